@@ -1,0 +1,215 @@
+//! The measured manifest: everything that changes the guest's behaviour and is not code.
+//!
+//! The image builder puts the encoded manifest into the image, so the launch digest covers it. The guest reads
+//! nothing else: no command line, no `fw_cfg`, no ACPI (REQUIREMENTS A18, E8).
+
+use crate::canonical::{NotCanonical, Reader, Writer};
+use alloc::{string::String, vec::Vec};
+use sha2::{Digest, Sha384};
+
+const LABEL: &str = "cloister manifest v1";
+
+/// Guest-physical address at which both containers place the encoded manifest: its length (`u32`,
+/// little-endian), then its bytes.
+pub const MANIFEST_GPA: u64 = 0x0018_0000;
+/// Most bytes that the length and the encoded manifest may take together.
+pub const MANIFEST_MAX_BYTES: usize = 64 * 1024;
+
+/// SHA-384 of a manifest's encoding.
+pub type ManifestDigest = [u8; 48];
+
+/// The model that the guest serves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ModelIdentity {
+    /// Name shown to clients.
+    pub name: String,
+    /// Length of the GGUF file in bytes.
+    pub weights_bytes: u64,
+    /// Root of the file's tree hash, see [`crate::weights`].
+    pub weights_root: [u8; 48],
+}
+
+/// Limits that every session obeys.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Prompt and answer together, in tokens; at most what the model was trained for.
+    pub context_tokens: u32,
+    /// Longest answer in tokens.
+    pub output_tokens: u32,
+    /// Sessions that may generate at the same time.
+    pub sessions: u32,
+    /// TLS connections that may be open at the same time.
+    pub connections: u32,
+    /// Largest request body in bytes.
+    pub request_bytes: u32,
+    /// A connection without traffic for so long is dropped, in milliseconds of the untrusted clock.
+    pub idle_ms: u32,
+}
+
+/// A device at its fixed place on PCI bus 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeviceSlot {
+    /// Device number, 0 to 31; the function is 0.
+    pub device: u8,
+    /// Guest-physical address that the guest gives to the device's 64-bit memory BAR; 16 KiB-aligned, below 4 GiB.
+    pub bar: u32,
+}
+
+/// The machine that the image runs on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Machine {
+    /// RAM in MiB, from address 0 up; 1024 or more.
+    pub memory_mib: u32,
+    /// virtio-net.
+    pub network: DeviceSlot,
+    /// virtio-blk with the weights.
+    pub weights: DeviceSlot,
+}
+
+/// The guest's address on the operator's network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Network {
+    /// IPv4 address.
+    pub address: [u8; 4],
+    /// Length of the network prefix, 1 to 30.
+    pub prefix: u8,
+    /// Default gateway.
+    pub gateway: [u8; 4],
+    /// TCP port of the service.
+    pub port: u16,
+}
+
+/// The model's chat template as token ids (REQUIREMENTS E2): user text is only ever placed between these, and is
+/// itself never parsed for control tokens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChatTemplate {
+    /// Once at the start of a prompt (often the BOS token; may be empty).
+    pub start: Vec<u32>,
+    /// Before a system turn.
+    pub system_open: Vec<u32>,
+    /// Before a user turn.
+    pub user_open: Vec<u32>,
+    /// Before an assistant turn; also what the model continues.
+    pub assistant_open: Vec<u32>,
+    /// After any turn.
+    pub close: Vec<u32>,
+    /// Tokens that end an answer.
+    pub stop: Vec<u32>,
+}
+
+/// A task's measured instruction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TaskPrompt {
+    /// `summarize`, `rewrite`, `reply` or `chat`.
+    pub task: String,
+    /// The system turn's tokens (plain text, tokenised at build time; may be empty).
+    pub instruction: Vec<u32>,
+}
+
+/// The measured manifest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Manifest {
+    /// Name of the image, shown to clients.
+    pub image: String,
+    /// Version of the image, shown to clients.
+    pub version: String,
+    /// The model.
+    pub model: ModelIdentity,
+    /// The chat template.
+    pub template: ChatTemplate,
+    /// The tasks that this image serves.
+    pub tasks: Vec<TaskPrompt>,
+    /// Limits.
+    pub limits: Limits,
+    /// The machine.
+    pub machine: Machine,
+    /// The network.
+    pub network: Network,
+}
+
+impl Manifest {
+    /// The canonical encoding.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut w = Writer::new(LABEL);
+        w.bytes(self.image.as_bytes()).bytes(self.version.as_bytes());
+        w.bytes(self.model.name.as_bytes()).number(self.model.weights_bytes).bytes(&self.model.weights_root);
+        let t = &self.template;
+        for tokens in [&t.start, &t.system_open, &t.user_open, &t.assistant_open, &t.close, &t.stop] {
+            w.tokens(tokens);
+        }
+        w.number(self.tasks.len() as u64);
+        for task in &self.tasks {
+            w.bytes(task.task.as_bytes()).tokens(&task.instruction);
+        }
+        let l = &self.limits;
+        for limit in [l.context_tokens, l.output_tokens, l.sessions, l.connections, l.request_bytes, l.idle_ms] {
+            w.number(limit.into());
+        }
+        w.number(self.machine.memory_mib.into());
+        for slot in [self.machine.network, self.machine.weights] {
+            w.number(slot.device.into()).number(slot.bar.into());
+        }
+        let n = &self.network;
+        w.bytes(&n.address).number(n.prefix.into()).bytes(&n.gateway).number(n.port.into());
+        w.finish()
+    }
+
+    /// Reads the canonical encoding; anything else, trailing bytes included, is refused.
+    pub fn decode(bytes: &[u8]) -> Result<Self, NotCanonical> {
+        let mut r = Reader::new(bytes, LABEL)?;
+        let manifest = Self {
+            image: r.text()?.into(),
+            version: r.text()?.into(),
+            model: ModelIdentity {
+                name: r.text()?.into(),
+                weights_bytes: r.number()?,
+                weights_root: r.array()?,
+            },
+            template: ChatTemplate {
+                start: r.tokens()?,
+                system_open: r.tokens()?,
+                user_open: r.tokens()?,
+                assistant_open: r.tokens()?,
+                close: r.tokens()?,
+                stop: r.tokens()?,
+            },
+            tasks: {
+                let count: u8 = r.number()?;
+                (0..count)
+                    .map(|_| Ok(TaskPrompt { task: r.text()?.into(), instruction: r.tokens()? }))
+                    .collect::<Result<_, NotCanonical>>()?
+            },
+            limits: Limits {
+                context_tokens: r.number()?,
+                output_tokens: r.number()?,
+                sessions: r.number()?,
+                connections: r.number()?,
+                request_bytes: r.number()?,
+                idle_ms: r.number()?,
+            },
+            machine: Machine {
+                memory_mib: r.number()?,
+                network: DeviceSlot { device: r.number()?, bar: r.number()? },
+                weights: DeviceSlot { device: r.number()?, bar: r.number()? },
+            },
+            network: Network {
+                address: r.array()?,
+                prefix: r.number()?,
+                gateway: r.array()?,
+                port: r.number()?,
+            },
+        };
+        r.finish()?;
+        Ok(manifest)
+    }
+
+    /// Digest of the canonical encoding.
+    pub fn digest(&self) -> ManifestDigest {
+        Sha384::digest(self.encode()).into()
+    }
+
+    /// The instruction of a task, or `None` if the image does not serve it.
+    pub fn task(&self, name: &str) -> Option<&TaskPrompt> {
+        self.tasks.iter().find(|t| t.task == name)
+    }
+}
