@@ -142,7 +142,9 @@ impl Manifest {
             w.bytes(task.task.as_bytes()).tokens(&task.instruction);
         }
         let l = &self.limits;
-        for limit in [l.context_tokens, l.output_tokens, l.sessions, l.connections, l.request_bytes, l.idle_ms] {
+        for limit in
+            [l.context_tokens, l.output_tokens, l.sessions, l.connections, l.request_bytes, l.idle_ms]
+        {
             w.number(limit.into());
         }
         w.number(self.machine.memory_mib.into());
