@@ -1,0 +1,1 @@
+//! The software AMD Secure Processor: its side of a running guest.
