@@ -3,7 +3,19 @@
 //! Principles:
 //! * **The same source gives the same bytes**, in any folder and for any user: the pinned toolchain, no host path
 //!   in the output, no timestamp, no order that depends on a hash map ([`freestanding`]).
+//! * **The ROM adds almost nothing to the kernel** ([`reset`]): a few instructions, written down byte by byte, that no
+//!   step of the boot has to handle `#VC` for.
+//! * **A ROM describes itself** ([`firmware`]): whoever has the file finds the manifest and the launch digest in it, as
+//!   QEMU and the AMD-SP do. Nothing is looked up beside it.
 #![forbid(unsafe_code)]
 
 pub mod checkout;
+pub mod cpu;
+pub mod digest;
+pub mod elf;
+pub mod firmware;
 pub mod freestanding;
+pub mod layout;
+pub mod reset;
+pub mod rom;
+pub mod tools;
