@@ -1,1 +1,13 @@
-//! To be written.
+//! The project's habits in one place: `cargo demo`, `cargo ci`, and what their tests share.
+//!
+//! Principles:
+//! * Each command sets up what it needs, or says in one message what is missing and how to get it.
+//! * Programs of the project are run as an operator or a client runs them: from their command lines.
+//! * Nothing is skipped. A tool that is not there is an error.
+#![forbid(unsafe_code)]
+
+pub mod build;
+pub mod ci;
+pub mod demo;
+pub mod guest;
+pub mod setup;

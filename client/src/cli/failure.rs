@@ -1,0 +1,54 @@
+//! Everything that can end a command, with its exit code.
+
+use client::export::ExportError;
+use client::policy::PolicyError;
+use client::session::SessionError;
+use std::io;
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// The chat file cannot be opened.
+    #[error("cannot read {path}: {source}")]
+    ChatFile {
+        /// The file.
+        path: String,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// The chat file is no chat.
+    #[error("{path}: {source}")]
+    Chat {
+        /// The file.
+        path: String,
+        /// What it is instead.
+        source: ExportError,
+    },
+    /// The policy, or what it is made from, cannot be used.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+    /// The session.
+    #[error(transparent)]
+    Session(#[from] SessionError),
+    /// The asynchronous runtime did not start.
+    #[error("this device cannot start network operations: {0}")]
+    Runtime(io::Error),
+}
+
+impl Failure {
+    /// The exit code, as `--help` lists them.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::ChatFile { .. } | Self::Chat { .. } => 3,
+            Self::Policy(_) => 4,
+            Self::Session(error) => match error {
+                SessionError::Connect { .. } | SessionError::Handshake { .. } => 5,
+                SessionError::Evidence(_) => 6,
+                SessionError::Refused { .. } => 7,
+                SessionError::Broken | SessionError::Silent(_) | SessionError::Malformed => 8,
+                SessionError::Random => 9,
+            },
+            Self::Runtime(_) => 9,
+        }
+    }
+}

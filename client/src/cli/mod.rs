@@ -1,0 +1,154 @@
+//! Arguments, exit codes and what is shown.
+
+mod failure;
+mod show;
+
+use clap::{Args, Parser, Subcommand};
+use client::session::Session;
+use client::{export, policy, task};
+pub use failure::Failure;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use wire::task::SummarizeRequest;
+
+const EXAMPLES: &str = "\
+Examples:
+  cloister summarize 'WhatsApp Chat with Family.txt' --last 20 --server guest.example:443 --policy policy.toml
+  cloister verify --server guest.example:443 --policy policy.toml --json
+  cloister policy --digests digests.json --out policy.toml
+
+Exit codes: 0 done, 2 wrong arguments, 3 the chat cannot be read, 4 the policy cannot be used, 5 no connection,
+6 evidence rejected (nothing was sent), 7 refused by the guest, 8 the answer broke off, 9 the device's own failure.";
+
+/// Private summaries from a confidential VM whose evidence is checked before a byte is sent.
+#[derive(Parser)]
+#[command(name = "cloister", version, after_help = EXAMPLES)]
+pub struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Summarises the last messages of an exported chat.
+    Summarize {
+        /// A text file that WhatsApp's "Export chat" made, on iOS or Android.
+        chat: PathBuf,
+        /// How many messages to send, counted from the end; nothing else of the file is sent.
+        #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+        last: u32,
+        /// Upper bound of the summary in tokens.
+        #[arg(long)]
+        max_tokens: Option<u32>,
+        #[command(flatten)]
+        server: Server,
+    },
+    /// Checks a guest's evidence and sends nothing else.
+    Verify {
+        #[command(flatten)]
+        server: Server,
+    },
+    /// Writes a policy that accepts the image of a `digests.json` and nothing else.
+    Policy {
+        /// What `cloister-image build` wrote beside the image.
+        #[arg(long)]
+        digests: PathBuf,
+        /// PEM file of the root of an SNP model. Sessions that it vouches for protect nothing.
+        #[arg(long)]
+        development_root: Option<PathBuf>,
+        /// Where to write the policy.
+        #[arg(long)]
+        out: PathBuf,
+    },
+}
+
+#[derive(Args)]
+struct Server {
+    /// Address of the guest.
+    #[arg(long, value_name = "HOST:PORT")]
+    server: String,
+    /// What evidence to accept; see `cloister policy`.
+    #[arg(long)]
+    policy: PathBuf,
+    /// Print one JSON object instead of text.
+    #[arg(long)]
+    json: bool,
+    /// Longest single wait for the guest, in seconds.
+    #[arg(long, default_value_t = 180, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    timeout: u64,
+}
+
+/// Does what the arguments say.
+pub fn run(arguments: Arguments) -> Result<(), Failure> {
+    match arguments.command {
+        Command::Summarize { chat, last, max_tokens, server } => {
+            // The chat is read before the network is touched: a wrong file is the commoner mistake.
+            let request = request(&chat, last as usize, max_tokens)?;
+            runtime()?.block_on(summarize(request, server))
+        }
+        Command::Verify { server } => runtime()?.block_on(verify(server)),
+        Command::Policy { digests, development_root, out } => {
+            Ok(policy::write(&digests, development_root.as_deref(), &out)?)
+        }
+    }
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::Runtime)
+}
+
+fn request(chat: &std::path::Path, last: usize, max_tokens: Option<u32>) -> Result<SummarizeRequest, Failure> {
+    let shown = || chat.display().to_string();
+    let bytes = std::fs::read(chat).map_err(|source| Failure::ChatFile { path: shown(), source })?;
+    let mut messages = export::read(&bytes).map_err(|source| Failure::Chat { path: shown(), source })?;
+    let messages = messages.split_off(messages.len().saturating_sub(last));
+    Ok(SummarizeRequest { messages, max_tokens })
+}
+
+async fn connect(server: &Server, progress: &show::Progress) -> Result<Session, Failure> {
+    let policy = Arc::new(policy::load(&server.policy)?);
+    let patience = Duration::from_secs(server.timeout);
+    Ok(Session::connect(&server.server, policy, patience, |step| progress.step(step)).await?)
+}
+
+async fn summarize(request: SummarizeRequest, server: Server) -> Result<(), Failure> {
+    let progress = show::Progress::new();
+    let mut session = connect(&server, &progress).await?;
+    progress.text("the guest reads the messages");
+    let mut answer = show::Answer::new(server.json);
+    let result = task::summarize(&mut session, &request, |text| {
+        progress.finish();
+        answer.text(text);
+    })
+    .await;
+    progress.finish();
+    answer.end();
+    let done = result?;
+    let sent = request.messages.len();
+    if server.json {
+        show::json(&serde_json::json!({
+            "summary": answer.whole(),
+            "complete": done.reason == wire::task::FinishReason::Stop,
+            "messages_sent": sent,
+            "prompt_tokens": done.prompt_tokens,
+            "completion_tokens": done.completion_tokens,
+            "evidence": show::verdict_json(session.verdict()),
+        }));
+    } else {
+        show::verdict(session.verdict());
+    }
+    Ok(())
+}
+
+async fn verify(server: Server) -> Result<(), Failure> {
+    let progress = show::Progress::new();
+    let session = connect(&server, &progress).await?;
+    progress.finish();
+    if server.json {
+        show::json(&serde_json::json!({ "evidence": show::verdict_json(session.verdict()) }));
+    } else {
+        show::verdict(session.verdict());
+    }
+    Ok(())
+}

@@ -1,0 +1,283 @@
+//! An attested TLS session with a guest.
+
+use attestation::report_data::{EXPORTER_LABEL, EXPORTER_LEN, Exporter, NONCE_LEN, Nonce};
+use attestation::verifier::{Policy, Verdict, VerifyError, verify_certificate, verify_fresh};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::{Bytes, Incoming};
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper::{Request, Response, StatusCode, header};
+use hyper_util::rt::TokioIo;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, aws_lc_rs, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
+use std::io;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use wire::task::{ErrorBody, ErrorCode};
+
+/// Most bytes of an answer that is not a stream: evidence with its certificates, or an error.
+const ANSWER_BYTES: usize = 2 * attestation::evidence::MAX_ENCODED;
+
+/// Why there is no session, or why it ended.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionError {
+    /// Nothing answers at the address.
+    #[error("cannot reach {server}: {source}; is the guest running and listening there?")]
+    Connect {
+        /// The address.
+        server: String,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// Something answers, but does not complete a TLS 1.3 handshake.
+    #[error("no TLS 1.3 session with {server}: {source}; is this a Cloister guest?")]
+    Handshake {
+        /// The address.
+        server: String,
+        /// The reason.
+        source: io::Error,
+    },
+    /// The evidence does not satisfy the policy. Nothing was sent.
+    #[error("the guest's evidence was rejected, nothing was sent: {0}")]
+    Evidence(#[from] VerifyError),
+    /// The random number generator of this device failed.
+    #[error("this device's random number generator failed; no nonce, no session")]
+    Random,
+    /// The guest refused a request.
+    #[error("the guest refused the request: {message}")]
+    Refused {
+        /// For programs; `None` if the answer was not in the expected form.
+        code: Option<ErrorCode>,
+        /// For people.
+        message: String,
+    },
+    /// The connection broke off.
+    #[error("the guest went away before the answer was complete; what was shown so far may be cut off")]
+    Broken,
+    /// The guest fell silent.
+    #[error("the guest did not answer for {} s; it may be overloaded, try again later", .0.as_secs())]
+    Silent(Duration),
+    /// The answer is not one that a guest gives.
+    #[error("the guest's answer is not in the expected form; client and image may be of different versions")]
+    Malformed,
+}
+
+impl From<hyper::Error> for SessionError {
+    fn from(_: hyper::Error) -> Self {
+        Self::Broken
+    }
+}
+
+/// A step on the way to a session, for showing progress.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// TCP.
+    Connecting,
+    /// TLS, with the evidence in the certificate.
+    Handshake,
+    /// Fresh evidence, bound to this connection.
+    Evidence,
+}
+
+/// An attested session: it exists only after all evidence was accepted.
+pub struct Session {
+    sender: SendRequest<Full<Bytes>>,
+    host: String,
+    verdict: Verdict,
+    patience: Duration,
+}
+
+impl Session {
+    /// Connects to `server` (`HOST:PORT`) and appraises its evidence under `policy`, with this device's clock.
+    /// No single wait is longer than `patience`.
+    pub async fn connect(
+        server: &str,
+        policy: Arc<Policy>,
+        patience: Duration,
+        mut progress: impl FnMut(Step),
+    ) -> Result<Self, SessionError> {
+        progress(Step::Connecting);
+        let connect_error = |source| SessionError::Connect { server: server.to_owned(), source };
+        let tcp = timeout(patience, TcpStream::connect(server))
+            .await
+            .map_err(|_| SessionError::Silent(patience))?
+            .map_err(connect_error)?;
+        tcp.set_nodelay(true).map_err(connect_error)?;
+
+        progress(Step::Handshake);
+        let verifier = Arc::new(EvidenceVerifier::new(policy.clone()));
+        let connector = TlsConnector::from(Arc::new(configuration(verifier.clone())?));
+        // The name is not what is checked, the evidence is; it must only be a valid one.
+        let name = ServerName::try_from("cloister.invalid").map_err(|_| SessionError::Malformed)?;
+        let stream = timeout(patience, connector.connect(name, tcp))
+            .await
+            .map_err(|_| SessionError::Silent(patience))?
+            .map_err(|source| match verifier.rejection() {
+                Some(rejection) => SessionError::Evidence(rejection),
+                None => SessionError::Handshake { server: server.to_owned(), source },
+            })?;
+        let (_, tls) = stream.get_ref();
+        let exporter: Exporter = tls
+            .export_keying_material([0; EXPORTER_LEN], EXPORTER_LABEL, None)
+            .map_err(|_| SessionError::Malformed)?;
+        let certificate = tls
+            .peer_certificates()
+            .and_then(|chain| chain.first())
+            .ok_or(SessionError::Malformed)?
+            .clone()
+            .into_owned();
+
+        progress(Step::Evidence);
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+        tokio::spawn(connection);
+        let host = server.to_owned();
+        let mut nonce: Nonce = [0; NONCE_LEN];
+        aws_lc_rs::default_provider().secure_random.fill(&mut nonce).map_err(|_| SessionError::Random)?;
+        let response =
+            send(&mut sender, &host, patience, wire::path::EVIDENCE, "application/octet-stream", nonce.to_vec())
+                .await?;
+        let evidence = whole(response, patience).await?;
+        let verdict = verify_fresh(&evidence, &nonce, &certificate, &exporter, &policy, SystemTime::now())?;
+        Ok(Self { sender, host, verdict, patience })
+    }
+
+    /// What was checked, and what the policy relaxed.
+    pub fn verdict(&self) -> &Verdict {
+        &self.verdict
+    }
+
+    /// Sends a JSON body to `path`; the answer's status is 200.
+    pub(crate) async fn post(&mut self, path: &str, body: Vec<u8>) -> Result<Incoming, SessionError> {
+        let response =
+            send(&mut self.sender, &self.host, self.patience, path, "application/json", body).await?;
+        Ok(response.into_body())
+    }
+
+    /// The longest single wait.
+    pub(crate) fn patience(&self) -> Duration {
+        self.patience
+    }
+}
+
+async fn send(
+    sender: &mut SendRequest<Full<Bytes>>,
+    host: &str,
+    patience: Duration,
+    path: &str,
+    media_type: &str,
+    body: Vec<u8>,
+) -> Result<Response<Incoming>, SessionError> {
+    let request = Request::post(path)
+        .header(header::HOST, host)
+        .header(header::CONTENT_TYPE, media_type)
+        .body(Full::from(body))
+        .map_err(|_| SessionError::Malformed)?;
+    let waiting = async {
+        sender.ready().await?;
+        sender.send_request(request).await
+    };
+    let response = timeout(patience, waiting).await.map_err(|_| SessionError::Silent(patience))??;
+    if response.status() == StatusCode::OK {
+        return Ok(response);
+    }
+    let status = response.status();
+    let body = whole(response, patience).await?;
+    Err(match serde_json::from_slice::<ErrorBody>(&body) {
+        Ok(ErrorBody { error }) => SessionError::Refused { code: Some(error.code), message: error.message },
+        Err(_) => SessionError::Refused { code: None, message: format!("HTTP status {status}") },
+    })
+}
+
+async fn whole(response: Response<Incoming>, patience: Duration) -> Result<Bytes, SessionError> {
+    let body = Limited::new(response.into_body(), ANSWER_BYTES);
+    let collected = timeout(patience, body.collect()).await.map_err(|_| SessionError::Silent(patience))?;
+    Ok(collected.map_err(|_| SessionError::Broken)?.to_bytes())
+}
+
+/// TLS 1.3 only, the hybrid key exchange first, nothing resumed (REQUIREMENTS B11).
+fn configuration(verifier: Arc<EvidenceVerifier>) -> Result<ClientConfig, SessionError> {
+    let provider = CryptoProvider {
+        kx_groups: vec![aws_lc_rs::kx_group::X25519MLKEM768, aws_lc_rs::kx_group::X25519],
+        ..aws_lc_rs::default_provider()
+    };
+    let mut configuration = ClientConfig::builder_with_provider(Arc::new(provider))
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(|_| SessionError::Malformed)?
+        .dangerous()
+        .with_custom_certificate_verifier(verifier)
+        .with_no_client_auth();
+    configuration.resumption = rustls::client::Resumption::disabled();
+    configuration.enable_sni = false;
+    Ok(configuration)
+}
+
+/// Appraises the evidence in the certificate during the handshake, in place of a web PKI.
+#[derive(Debug)]
+struct EvidenceVerifier {
+    policy: Arc<Policy>,
+    algorithms: WebPkiSupportedAlgorithms,
+    rejection: Mutex<Option<VerifyError>>,
+}
+
+impl EvidenceVerifier {
+    fn new(policy: Arc<Policy>) -> Self {
+        let algorithms = aws_lc_rs::default_provider().signature_verification_algorithms;
+        Self { policy, algorithms, rejection: Mutex::new(None) }
+    }
+
+    /// Why the certificate was refused, if it was.
+    fn rejection(&self) -> Option<VerifyError> {
+        self.rejection.lock().ok()?.take()
+    }
+}
+
+impl ServerCertVerifier for EvidenceVerifier {
+    fn verify_server_cert(
+        &self,
+        certificate: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        if !intermediates.is_empty() {
+            return Err(rustls::Error::General("a guest sends one certificate".into()));
+        }
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(now.as_secs());
+        match verify_certificate(certificate, &self.policy, now) {
+            Ok(_) => Ok(ServerCertVerified::assertion()),
+            Err(rejection) => {
+                if let Ok(mut slot) = self.rejection.lock() {
+                    *slot = Some(rejection);
+                }
+                Err(rustls::Error::InvalidCertificate(rustls::CertificateError::ApplicationVerificationFailure))
+            }
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Err(rustls::Error::General("TLS 1.2 is not offered".into()))
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, certificate, signature, &self.algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        vec![SignatureScheme::ECDSA_NISTP384_SHA384]
+    }
+}

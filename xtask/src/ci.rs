@@ -1,0 +1,67 @@
+//! `cargo ci`: every check and test, in the order in which they are cheap.
+
+use crate::{build, setup};
+use anyhow::{Context, Result, ensure};
+use indicatif::HumanDuration;
+use std::process::Command;
+use std::time::Instant;
+
+/// Runs everything; the first failure ends it.
+pub fn run() -> Result<()> {
+    let start = Instant::now();
+    setup::for_ci()?;
+    let clippy = ["-Dwarnings"];
+    let freestanding = |package| {
+        [&["clippy", "--release", "--locked", "-p", package, "--features", "freestanding", "--bins", "--"], &clippy[..]]
+            .concat()
+    };
+    step("format", || build::cargo(&["fmt", "--all", "--check"]))?;
+    step("privacy of the repository", repository_is_clean)?;
+    step("lints: host", || {
+        build::cargo(&[&["clippy", "--release", "--locked", "--workspace", "--all-targets", "--"], &clippy[..]].concat())
+    })?;
+    step("lints: kernel", || build::cargo(&freestanding("kernel")))?;
+    step("lints: SNP model", || build::cargo(&freestanding("snp-model")))?;
+    step("documentation", || {
+        let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        command.args(["doc", "--release", "--locked", "--workspace", "--no-deps", "--quiet"]);
+        build::run(command.env("RUSTDOCFLAGS", "-Dwarnings").current_dir(build::root()))
+    })?;
+    step("tests of every room", || {
+        build::cargo(&["test", "--release", "--locked", "--workspace", "--exclude", "xtask"])
+    })?;
+    step("programs", build::programs)?;
+    step("tests of the whole system", || {
+        // One guest at a time: each runs on the CPUs of this machine without KVM.
+        build::cargo(&["test", "--release", "--locked", "-p", "xtask", "--", "--test-threads=1"])
+    })?;
+    println!("ci: ok, in {}", HumanDuration(start.elapsed()));
+    Ok(())
+}
+
+fn step(name: &str, work: impl FnOnce() -> Result<()>) -> Result<()> {
+    eprintln!("ci: {name}");
+    let start = Instant::now();
+    work().with_context(|| format!("step \"{name}\" failed"))?;
+    eprintln!("ci: {name}: ok, in {}", HumanDuration(start.elapsed()));
+    Ok(())
+}
+
+/// No keys, downloads or built images are in git.
+fn repository_is_clean() -> Result<()> {
+    let listed = Command::new("git").args(["ls-files"]).current_dir(build::root()).output()?;
+    ensure!(listed.status.success(), "git cannot list the files of this checkout");
+    let names = String::from_utf8_lossy(&listed.stdout);
+    let unwanted: Vec<&str> = names
+        .lines()
+        .filter(|name| {
+            let test_data = name.contains("tests/data/");
+            let key = name.ends_with(".key") || name.ends_with(".pem") && !test_data && !name.starts_with("attestation/");
+            let built = name.ends_with(".rom") || name.ends_with(".igvm") || name.ends_with(".elf");
+            let weights = name.ends_with(".gguf") && !name.starts_with("models/") && !test_data;
+            key || built || weights
+        })
+        .collect();
+    ensure!(unwanted.is_empty(), "these files do not belong in git: {unwanted:?}");
+    Ok(())
+}

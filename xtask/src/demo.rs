@@ -1,0 +1,46 @@
+//! `cargo demo`: the main job, end to end.
+
+use crate::guest::{Guest, Start};
+use crate::{build, guest, setup};
+use anyhow::{Context, Result};
+use std::path::PathBuf;
+use std::process::Command;
+
+/// Messages of the sample that are summarised.
+const LAST: &str = "12";
+
+/// Builds everything, boots the image in the SNP model and summarises a chat in an attested session.
+pub fn run(chat: Option<PathBuf>) -> Result<()> {
+    setup::for_demo()?;
+    let say = |text: &str| eprintln!("demo: {text}");
+    say("building the programs");
+    build::programs()?;
+
+    let folder = build::target()?.join("demo");
+    let development = folder.join("development");
+    std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    say("building the image");
+    build::image(&folder)?;
+
+    say("booting the image in the SNP model (software emulation, no SEV-SNP hardware: it protects nothing)");
+    let start = Start {
+        image: &folder.join("cloister.rom"),
+        weights: &build::weights(),
+        arguments: vec!["--state".into(), development.display().to_string()],
+    };
+    let mut guest = Guest::boot(&start)?;
+    let policy = guest::policy(&folder, Some(&development.join("ark.pem")))?;
+
+    let chat = chat.unwrap_or_else(|| build::root().join("models/samples/family-android.txt"));
+    say(&format!("summarising the last {LAST} messages of {}", chat.display()));
+    build::run(
+        Command::new(build::program("cloister")?)
+            .arg("summarize")
+            .arg(chat)
+            .args(["--last", LAST, "--server", &guest.server(), "--policy"])
+            .arg(policy),
+    )?;
+    guest.stop()?;
+    println!("demo: ok");
+    Ok(())
+}

@@ -1,0 +1,67 @@
+//! What the machine must have, and how it gets there on Debian and Ubuntu.
+
+use crate::build::run;
+use anyhow::{Result, bail};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+/// A program that the project uses and does not build, and the package that has it.
+struct Tool {
+    program: &'static str,
+    package: &'static str,
+}
+
+const QEMU: Tool = Tool { program: "qemu-system-x86_64", package: "qemu-system-x86" };
+const OPENSSL: Tool = Tool { program: "openssl", package: "openssl" };
+const PYTHON: Tool = Tool { program: "python3", package: "python3" };
+
+/// What `cargo demo` needs.
+pub fn for_demo() -> Result<()> {
+    install(&[QEMU])
+}
+
+/// What `cargo ci` needs.
+pub fn for_ci() -> Result<()> {
+    install(&[QEMU, OPENSSL, PYTHON])
+}
+
+fn install(tools: &[Tool]) -> Result<()> {
+    let missing: Vec<&Tool> = tools.iter().filter(|tool| !on_path(tool.program)).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let packages: Vec<&str> = missing.iter().map(|tool| tool.package).collect();
+    let command = format!("apt-get install --no-install-recommends {}", packages.join(" "));
+    let programs: Vec<&str> = missing.iter().map(|tool| tool.program).collect();
+    if !Path::new("/etc/debian_version").exists() || !on_path("apt-get") {
+        bail!(
+            "missing: {}. Install them with this system's package manager (Debian's packages are {}) and run this again",
+            programs.join(", "),
+            packages.join(", ")
+        );
+    }
+    eprintln!("Installing {} from the distribution", packages.join(", "));
+    let attempt = |words: &[&str]| {
+        let (program, rest) = words.split_first().unwrap_or((&"true", &[]));
+        run(Command::new(program).args(rest).env("DEBIAN_FRONTEND", "noninteractive").stdin(Stdio::null()))
+    };
+    // Root installs directly; others only where sudo asks nothing.
+    let prefix: &[&str] = if is_root() { &[] } else { &["sudo", "-n"] };
+    let update = attempt(&[prefix, &["apt-get", "update", "-q"]].concat());
+    let mut words = [prefix, &["apt-get", "install", "-q", "-y", "--no-install-recommends"]].concat();
+    words.extend(&packages);
+    if update.and_then(|()| attempt(&words)).is_err() {
+        bail!("missing: {}. Run `sudo {command}` and then this again", programs.join(", "));
+    }
+    Ok(())
+}
+
+fn is_root() -> bool {
+    let id = Command::new("id").arg("-u").output();
+    id.is_ok_and(|output| output.stdout.trim_ascii() == b"0")
+}
+
+fn on_path(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
+}
