@@ -1,1 +1,23 @@
-//! To be written.
+//! The engine: reads a Llama-family model from a GGUF file and generates text with it.
+//!
+//! Principles:
+//! * A model file is input like any other. It is checked completely before anything is sized by it, and what is
+//!   wrong with it is said by name. No input, neither file nor token nor limit, reaches a panic: in the guest a
+//!   panic ends the service for everybody.
+//! * Text never becomes a control token. [`Tokenizer::encode`] knows only ordinary tokens; whoever builds a prompt
+//!   frames it with [`Tokenizer::control`].
+//! * What is derived from a user's text lives in buffers that the [`Scheduler`] owns, sized once at construction,
+//!   and is overwritten when the generation ends. Nothing is cached across generations.
+//! * The same request gives the same tokens, whoever else is served beside it and on however many CPUs: each
+//!   number is computed by the same operations in the same order in every batch.
+//! * `unsafe` lives in one folder, `kernels/`: vector instructions, each kernel with a plain twin that the tests
+//!   hold it to, and the division of one output among several workers.
+#![no_std]
+#![deny(unsafe_code)]
+extern crate alloc;
+
+mod encode;
+pub mod gguf;
+pub mod tokenizer;
+
+pub use tokenizer::Tokenizer;
