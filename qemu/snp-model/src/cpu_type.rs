@@ -35,6 +35,11 @@ impl CpuSignature {
         Some(Self::new(*family, *model, *stepping))
     }
 
+    /// QEMU's name of the type with this signature.
+    pub fn qemu_type(self) -> Option<&'static str> {
+        TYPES.iter().find(|t| Self::new(t.1, t.2, t.3) == self).map(|t| t.0)
+    }
+
     /// Base and extended family together.
     pub const fn family(self) -> u8 {
         // At most 0xF + 0xFF; AMD assigns none above 0xFF.
