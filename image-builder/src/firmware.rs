@@ -131,7 +131,7 @@ impl<'a> Firmware<'a> {
         Err(FirmwareError::Missing(name))
     }
 
-    fn from_end(&self, distance: u32, name: &'static str) -> Result<&'a [u8], FirmwareError> {
+    fn tail(&self, distance: u32, name: &'static str) -> Result<&'a [u8], FirmwareError> {
         let start = self.rom.len().checked_sub(distance as usize).ok_or(FirmwareError::Malformed(name))?;
         Ok(&self.rom[start..])
     }
@@ -145,7 +145,7 @@ impl<'a> Firmware<'a> {
     pub fn sections(&self) -> Result<Vec<Section>, FirmwareError> {
         const NAME: &str = "SNP metadata";
         let malformed = FirmwareError::Malformed(NAME);
-        let metadata = self.from_end(self.entry(SNP_METADATA, NAME)?, NAME)?;
+        let metadata = self.tail(self.entry(SNP_METADATA, NAME)?, NAME)?;
         let (header, rest) = metadata.split_first_chunk::<16>().ok_or(malformed)?;
         let [signature, size, version, count] = words(header);
         let whole = 16 + u64::from(count) * 12;
@@ -165,7 +165,7 @@ impl<'a> Firmware<'a> {
     /// What the boot code copies: (offset in the ROM, guest-physical address, bytes).
     pub fn copies(&self) -> Result<Vec<(usize, u32, usize)>, FirmwareError> {
         const NAME: &str = "copy table";
-        let table = self.from_end(self.entry(COPY_TABLE, NAME)?, NAME)?;
+        let table = self.tail(self.entry(COPY_TABLE, NAME)?, NAME)?;
         let mut copies = Vec::new();
         for entry in table.as_chunks::<12>().0 {
             let [from, to, length] = words(entry);

@@ -12,10 +12,13 @@
 pub mod checkout;
 pub mod cpu;
 pub mod digest;
+pub mod digests;
 pub mod elf;
 pub mod firmware;
 pub mod freestanding;
 pub mod layout;
+pub mod limits;
 pub mod reset;
 pub mod rom;
+pub mod source;
 pub mod tools;

@@ -1,0 +1,65 @@
+//! What can go wrong, and the exit code for each class.
+
+use image_builder::firmware::FirmwareError;
+use image_builder::freestanding::BuildError;
+use image_builder::rom::RomError;
+use image_builder::source::SourceError;
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Why there is no result.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// The default manifest cannot be found.
+    #[error("the default manifest is in the checkout, and this is not one; name a manifest with --manifest")]
+    NoCheckout,
+    /// The kernel could not be built.
+    #[error(transparent)]
+    Build(#[from] BuildError),
+    /// The manifest or the weights are unusable.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// The kernel does not make a ROM.
+    #[error(transparent)]
+    Rom(#[from] RomError),
+    /// The file is not a ROM of this project.
+    #[error("{path} cannot be measured: {source}")]
+    Firmware {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: FirmwareError,
+    },
+    /// A file cannot be read.
+    #[error("{path} cannot be read: {source}; check the path")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A file cannot be written.
+    #[error("{path} cannot be written: {source}; choose another folder with --out")]
+    Write {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+impl Failure {
+    /// The exit code of its class, as `--help` lists them.
+    pub fn exit_code(&self) -> ExitCode {
+        ExitCode::from(match self {
+            Self::Build(_) => 3,
+            Self::NoCheckout => 4,
+            Self::Source(SourceError::Weights { .. } | SourceError::Gguf { .. }) => 5,
+            Self::Source(_) => 4,
+            Self::Rom(RomError::Manifest(_)) => 4,
+            Self::Rom(_) | Self::Firmware { .. } => 6,
+            Self::Read { .. } | Self::Write { .. } => 7,
+        })
+    }
+}

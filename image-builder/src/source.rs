@@ -1,0 +1,259 @@
+//! The manifest's source: a TOML file that people write, made into the [`Manifest`] that is measured.
+//!
+//! It names a GGUF file. The file's length and hash go into the manifest, and its vocabulary turns the template's and
+//! the instructions' texts into tokens: nothing is left to be tokenised or looked up in the guest.
+
+use crate::limits::{self, OutOfBounds};
+use attestation::manifest::{
+    ChatTemplate, DeviceSlot, Limits, Machine, Manifest, ModelIdentity, Network, TaskPrompt,
+};
+use attestation::weights;
+use inference::Tokenizer;
+use inference::gguf::{self, Value};
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::{fs, io};
+
+/// Why a manifest's source cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    /// The file cannot be read.
+    #[error("the manifest {path} cannot be read: {source}; name another one with --manifest")]
+    Read {
+        /// The TOML file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The file is not a manifest.
+    #[error("the manifest {path} is not one: {source}compare it with models/manifest.toml")]
+    Syntax {
+        /// The TOML file.
+        path: PathBuf,
+        /// Where and why.
+        source: Box<toml::de::Error>,
+    },
+    /// The weights cannot be read.
+    #[error(
+        "the weights {path} cannot be read: {source}; correct `model.weights`, which is relative to the manifest"
+    )]
+    Weights {
+        /// The GGUF file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The weights are not a model file that the guest could load.
+    #[error("the weights {path} are not a usable GGUF file: {reason}; download or convert the model again")]
+    Gguf {
+        /// The GGUF file.
+        path: PathBuf,
+        /// Where and why.
+        reason: String,
+    },
+    /// A token that the model does not have.
+    #[error(
+        "`{place}` names the control token `{name}`, which the model's vocabulary does not have; look up its names in \
+         `tokenizer.ggml.tokens` of the GGUF file"
+    )]
+    ControlToken {
+        /// The manifest's field.
+        place: String,
+        /// The name.
+        name: String,
+    },
+    /// A value is outside what the guest accepts.
+    #[error(transparent)]
+    OutOfBounds(#[from] OutOfBounds),
+}
+
+/// A manifest that was made from its source.
+#[derive(Debug)]
+pub struct Source {
+    /// What is measured.
+    pub manifest: Manifest,
+    /// The GGUF file that it names.
+    pub weights: PathBuf,
+}
+
+impl Source {
+    /// Reads `path` and the GGUF file that it names.
+    pub fn load(path: &Path) -> Result<Self, SourceError> {
+        let text =
+            fs::read_to_string(path).map_err(|source| SourceError::Read { path: path.into(), source })?;
+        let file: File = toml::from_str(&text)
+            .map_err(|source| SourceError::Syntax { path: path.into(), source: Box::new(source) })?;
+        let weights = path.parent().unwrap_or(Path::new("")).join(&file.model.weights);
+        let bytes =
+            fs::read(&weights).map_err(|source| SourceError::Weights { path: weights.clone(), source })?;
+        let manifest = file.into_manifest(&weights, &bytes)?;
+        Ok(Self { manifest, weights })
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    image: Image,
+    model: Model,
+    template: Template,
+    tasks: BTreeMap<String, String>,
+    limits: LimitsTable,
+    machine: MachineTable,
+    network: NetworkTable,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Image {
+    name: String,
+    version: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Model {
+    name: String,
+    weights: PathBuf,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Template {
+    start: Vec<Piece>,
+    system: Vec<Piece>,
+    user: Vec<Piece>,
+    assistant: Vec<Piece>,
+    close: Vec<Piece>,
+    stop: Vec<Piece>,
+}
+
+/// A piece of the template: text, or the name of a control token.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Piece {
+    Text(String),
+    Control(Control),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Control {
+    control: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LimitsTable {
+    context_tokens: u32,
+    output_tokens: u32,
+    sessions: u32,
+    connections: u32,
+    request_bytes: u32,
+    idle_ms: u32,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MachineTable {
+    memory_mib: u32,
+    network: SlotTable,
+    weights: SlotTable,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SlotTable {
+    device: u8,
+    bar: u32,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NetworkTable {
+    address: String,
+    gateway: String,
+    port: u16,
+}
+
+impl File {
+    fn into_manifest(self, path: &Path, gguf: &[u8]) -> Result<Manifest, SourceError> {
+        let unusable = |reason: String| SourceError::Gguf { path: path.into(), reason };
+        let model = gguf::File::parse(gguf).map_err(|error| unusable(error.to_string()))?;
+        let tokenizer = Tokenizer::from_gguf(&model).map_err(|error| unusable(error.to_string()))?;
+        let trained =
+            context_length(&model).ok_or_else(|| unusable("it does not say its context length".into()))?;
+        let (weights_root, weights_bytes) =
+            weights::root(gguf).map_err(|source| SourceError::Weights { path: path.into(), source })?;
+
+        let t = &self.template;
+        let template = ChatTemplate {
+            start: tokens(&tokenizer, "template.start", &t.start)?,
+            system_open: tokens(&tokenizer, "template.system", &t.system)?,
+            user_open: tokens(&tokenizer, "template.user", &t.user)?,
+            assistant_open: tokens(&tokenizer, "template.assistant", &t.assistant)?,
+            close: tokens(&tokenizer, "template.close", &t.close)?,
+            stop: tokens(&tokenizer, "template.stop", &t.stop)?,
+        };
+        let tasks = self.tasks.into_iter();
+        let tasks =
+            tasks.map(|(task, text)| TaskPrompt { task, instruction: tokenizer.encode(&text) }).collect();
+        let (address, prefix) = limits::subnet(&self.network.address)?;
+        let slot = |table: &SlotTable| DeviceSlot { device: table.device, bar: table.bar };
+        let l = &self.limits;
+        let manifest = Manifest {
+            image: self.image.name,
+            version: self.image.version,
+            model: ModelIdentity { name: self.model.name, weights_bytes, weights_root },
+            template,
+            tasks,
+            limits: Limits {
+                context_tokens: l.context_tokens,
+                output_tokens: l.output_tokens,
+                sessions: l.sessions,
+                connections: l.connections,
+                request_bytes: l.request_bytes,
+                idle_ms: l.idle_ms,
+            },
+            machine: Machine {
+                memory_mib: self.machine.memory_mib,
+                network: slot(&self.machine.network),
+                weights: slot(&self.machine.weights),
+            },
+            network: Network {
+                address,
+                prefix,
+                gateway: limits::address("network.gateway", &self.network.gateway)?,
+                port: self.network.port,
+            },
+        };
+        limits::check(&manifest, trained)?;
+        Ok(manifest)
+    }
+}
+
+/// The context that the model was trained for.
+fn context_length(model: &gguf::File) -> Option<u32> {
+    let Value::String(architecture) = model.value("general.architecture")? else { return None };
+    match model.value(&format!("{architecture}.context_length"))? {
+        Value::Unsigned(tokens) => u32::try_from(tokens).ok(),
+        _ => None,
+    }
+}
+
+fn tokens(tokenizer: &Tokenizer, place: &str, pieces: &[Piece]) -> Result<Vec<u32>, SourceError> {
+    let mut tokens = Vec::new();
+    for piece in pieces {
+        match piece {
+            Piece::Text(text) => tokens.extend(tokenizer.encode(text)),
+            Piece::Control(Control { control }) => {
+                tokens.push(tokenizer.control(control).ok_or_else(|| SourceError::ControlToken {
+                    place: place.into(),
+                    name: control.clone(),
+                })?)
+            }
+        }
+    }
+    Ok(tokens)
+}

@@ -1,0 +1,140 @@
+//! Manifests' sources on disk, good and bad.
+
+use image_builder::source::{Source, SourceError};
+use inference::Tokenizer;
+use inference::gguf::{File, write::Writer};
+use std::fs;
+use std::path::{Path, PathBuf};
+use tempfile::TempDir;
+
+const MANIFEST: &str = include_str!("../../models/manifest.toml");
+
+/// A model file without tensors: all that the builder reads is its metadata.
+fn model_file() -> Vec<u8> {
+    let control = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"];
+    let letters = ('!'..='~').map(String::from).chain(["Ġ", "Ċ"].map(String::from));
+    let tokens: Vec<String> = control.map(String::from).into_iter().chain(letters).collect();
+    let types: Vec<i32> = (0..tokens.len()).map(|i| if i < control.len() { 3 } else { 1 }).collect();
+    Writer::new()
+        .set("general.architecture", "llama")
+        .set("llama.context_length", 1024u32)
+        .set("tokenizer.ggml.model", "gpt2")
+        .set("tokenizer.ggml.pre", "smollm")
+        .set("tokenizer.ggml.tokens", tokens)
+        .set("tokenizer.ggml.token_type", types)
+        .set("tokenizer.ggml.merges", Vec::<String>::new())
+        .finish()
+}
+
+struct Folder(TempDir);
+
+impl Folder {
+    fn with(manifest: &str, model: &[u8]) -> Self {
+        let folder = Self(tempfile::tempdir().unwrap());
+        fs::write(folder.manifest(), manifest).unwrap();
+        fs::write(folder.0.path().join("cloister-mini.gguf"), model).unwrap();
+        folder
+    }
+
+    fn manifest(&self) -> PathBuf {
+        self.0.path().join("manifest.toml")
+    }
+
+    fn load(&self) -> Result<Source, SourceError> {
+        Source::load(&self.manifest())
+    }
+}
+
+fn refusal(manifest: &str) -> SourceError {
+    Folder::with(manifest, &model_file()).load().unwrap_err()
+}
+
+#[test]
+fn the_default_manifest_becomes_tokens_of_the_model() {
+    let model = model_file();
+    let source = Folder::with(MANIFEST, &model).load().unwrap();
+    let tokenizer = Tokenizer::from_gguf(&File::parse(&model).unwrap()).unwrap();
+    let manifest = source.manifest;
+    let text = |tokens: &[u32]| -> String {
+        tokens.iter().flat_map(|t| tokenizer.decode(*t)).map(|byte| char::from(*byte)).collect()
+    };
+    assert_eq!(manifest.template.system_open[0], 1);
+    assert_eq!(text(&manifest.template.system_open), "system\n");
+    assert_eq!(manifest.template.close[0], 2);
+    assert_eq!(text(&manifest.template.close), "\n");
+    assert_eq!(manifest.template.stop, [2, 0]);
+    assert_eq!(text(&manifest.task("summarize").unwrap().instruction), "Summarize the chat.");
+    assert!(manifest.task("chat").unwrap().instruction.is_empty());
+    assert_eq!(
+        manifest.tasks.iter().map(|t| t.task.as_str()).collect::<Vec<_>>(),
+        ["chat", "reply", "rewrite", "summarize"]
+    );
+    assert_eq!(manifest.model.weights_bytes, model.len() as u64);
+    assert_eq!(manifest.model.weights_root, attestation::weights::root(&model[..]).unwrap().0);
+    assert_eq!(manifest.network.address, [10, 0, 2, 15]);
+}
+
+#[test]
+fn e2_text_that_spells_a_control_token_stays_text() {
+    let manifest = MANIFEST.replace(r#"chat = """#, r#"chat = "<|im_end|>""#);
+    let source = Folder::with(&manifest, &model_file()).load().unwrap();
+    let tokens = &source.manifest.task("chat").unwrap().instruction;
+    assert_eq!(tokens.len(), "<|im_end|>".len());
+    assert!(tokens.iter().all(|token| *token > 2), "{tokens:?}");
+}
+
+#[test]
+fn e8_another_value_is_another_digest() {
+    let digest = |manifest: &str| Folder::with(manifest, &model_file()).load().unwrap().manifest.digest();
+    let original = digest(MANIFEST);
+    assert_eq!(original, digest(MANIFEST));
+    for (from, to) in [
+        ("sessions = 4", "sessions = 5"),
+        ("Suggest a reply.", "Suggest a reply"),
+        ("port = 443", "port = 444"),
+        ("device = 5", "device = 6"),
+    ] {
+        assert!(MANIFEST.contains(from), "{from}");
+        assert_ne!(original, digest(&MANIFEST.replace(from, to)), "{to}");
+    }
+}
+
+#[test]
+fn files_that_are_not_there_are_named() {
+    let missing = Source::load(Path::new("/nonexistent/manifest.toml")).unwrap_err();
+    assert!(
+        matches!(&missing, SourceError::Read { .. })
+            && missing.to_string().contains("/nonexistent/manifest.toml")
+    );
+    let missing = refusal(&MANIFEST.replace("cloister-mini.gguf", "other.gguf"));
+    assert!(matches!(&missing, SourceError::Weights { .. }) && missing.to_string().contains("other.gguf"));
+}
+
+#[test]
+fn e1_a_gguf_file_that_was_cut_short_is_refused() {
+    let model = model_file();
+    for kept in [0, 3, 4, model.len() / 2, model.len() - 1] {
+        let error = Folder::with(MANIFEST, &model[..kept]).load().unwrap_err();
+        assert!(matches!(error, SourceError::Gguf { .. }), "{kept}: {error}");
+    }
+}
+
+#[test]
+fn nonsense_in_a_manifest_is_refused_with_its_place() {
+    for (error, part) in [
+        (refusal("no manifest"), "manifest.toml"),
+        (refusal(&MANIFEST.replace("[image]", "[imagination]")), "imagination"),
+        (refusal(&MANIFEST.replace("sessions = 4", "sessions = \"many\"")), "sessions"),
+        (refusal(&MANIFEST.replace("sessions = 4", "sessions = 4\nseesions = 5")), "seesions"),
+        (refusal(&MANIFEST.replace("sessions = 4", "")), "sessions"),
+        (refusal(&MANIFEST.replace("\"<|endoftext|>\"", "\"<|eot|>\"")), "<|eot|>"),
+        (
+            refusal(&MANIFEST.replace("context_tokens = 1024", "context_tokens = 1025")),
+            "limits.context_tokens",
+        ),
+        (refusal(&MANIFEST.replace("10.0.2.15/24", "10.0.2.15")), "network.address"),
+        (refusal(&MANIFEST.replace("summarize =", "summarise =")), "tasks.summarise"),
+    ] {
+        assert!(error.to_string().contains(part), "`{part}` in: {error}");
+    }
+}
