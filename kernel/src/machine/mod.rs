@@ -1,0 +1,16 @@
+//! The instructions: everything that only ring 0 of an SEV-SNP guest can do.
+//!
+//! What to do is decided in the library; here is how the processor is told. Each `unsafe` block says why it holds.
+
+pub mod descriptors;
+pub mod entry;
+pub mod exceptions;
+pub mod ghcb;
+pub mod heap;
+pub mod image;
+pub mod instructions;
+pub mod paging;
+pub mod processor;
+pub mod runtime;
+pub mod shared;
+pub mod terminate;

@@ -1,0 +1,119 @@
+//! Page tables: one entry for each page, identity-mapped, and never both private and shared.
+//!
+//! The entry made the tables of the image (4 KiB pages, W^X, guards under the stacks). This adds RAM in pages of 2 MiB,
+//! which is data only: writable, never executable. All entries use PAT slot 0, write-back, as RAM must be.
+
+use super::{image, instructions};
+use kernel::fatal::{Fatal, OrFatal};
+use kernel::memory::layout::{FRAME, TABLE};
+use kernel::snp::cpuid::C_BIT;
+use wire::termination::Termination;
+
+const PRESENT: u64 = 1;
+const WRITABLE: u64 = 1 << 1;
+const LARGE: u64 = 1 << 7;
+const PRIVATE: u64 = 1 << C_BIT;
+const NO_EXECUTE: u64 = 1 << 63;
+const ADDRESS: u64 = 0x0007_ffff_ffff_f000;
+
+/// Whose a mapping is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Owner {
+    /// The guest alone.
+    Guest,
+    /// The host too.
+    Host,
+}
+
+const fn flags(owner: Owner) -> u64 {
+    let owner = match owner {
+        Owner::Guest => PRIVATE,
+        Owner::Host => 0,
+    };
+    PRESENT | WRITABLE | NO_EXECUTE | owner
+}
+
+/// Maps frames of 2 MiB; takes the tables that this needs from a run of validated, mapped, zeroed memory.
+pub struct Mapper {
+    next: u64,
+    end: u64,
+}
+
+impl Mapper {
+    /// A mapper that can map the first GiB only: its page directory is in the image.
+    pub const fn first_gib() -> Self {
+        Self { next: 0, end: 0 }
+    }
+
+    /// Gives the mapper memory for further tables.
+    ///
+    /// # Safety
+    /// The run is mapped as private, zeroed, and nobody else uses it.
+    pub unsafe fn add_tables(&mut self, start: u64, end: u64) {
+        self.next = start;
+        self.end = end;
+    }
+
+    /// Maps the frame at `address`, which was not mapped before.
+    pub fn map(&mut self, address: u64, owner: Owner) -> OrFatal<()> {
+        let pdpt = self.table_below(image::tables() + 8 * (address >> 39 & 0x1ff))?;
+        let directory = self.table_below(pdpt + 8 * (address >> 30 & 0x1ff))?;
+        let entry = directory + 8 * (address >> 21 & 0x1ff);
+        if address % FRAME != 0 || read(entry) != 0 {
+            return Err(Fatal::new(Termination::MemoryLayout, address));
+        }
+        write(entry, address | flags(owner) | LARGE);
+        Ok(())
+    }
+
+    fn table_below(&mut self, entry: u64) -> OrFatal<u64> {
+        let found = read(entry);
+        if found & PRESENT != 0 {
+            return Ok(found & ADDRESS);
+        }
+        if self.next >= self.end {
+            return Err(Fatal::new(Termination::MemoryLayout, entry));
+        }
+        let table = self.next;
+        self.next += TABLE;
+        write(entry, table | PRESENT | WRITABLE | PRIVATE);
+        Ok(table)
+    }
+}
+
+/// The entry of a 4 KiB page of the first 6 MiB.
+fn image_entry(page: u64) -> u64 {
+    const PAGE_TABLES: u64 = 3 * TABLE;
+    image::tables() + PAGE_TABLES + page / 4096 * 8
+}
+
+/// Turns the mapping of a page of the image into a shared one.
+///
+/// # Safety
+/// Nothing but volatile copies touches the page from here on.
+pub unsafe fn share_image_page(page: u64) {
+    write(image_entry(page), page | flags(Owner::Host));
+    // SAFETY: the caller answers for what is in the page.
+    unsafe { instructions::invlpg(page) };
+}
+
+/// Removes the mapping of a page below 6 MiB.
+///
+/// # Safety
+/// No Rust value lies in the page.
+pub unsafe fn unmap_page(page: u64) {
+    write(image_entry(page), 0);
+    // SAFETY: the caller answers for what was in the page.
+    unsafe { instructions::invlpg(page) };
+}
+
+fn read(entry: u64) -> u64 {
+    // SAFETY: callers pass addresses of entries of live page tables, which are mapped, aligned, and used by this module
+    // and the processor only.
+    unsafe { (entry as *const u64).read_volatile() }
+}
+
+fn write(entry: u64, value: u64) {
+    // SAFETY: as in `read`; a new entry maps memory that had no mapping, or the callers above answer for it.
+    unsafe { (entry as *mut u64).write_volatile(value) };
+}

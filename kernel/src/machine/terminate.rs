@@ -1,0 +1,18 @@
+//! The end of the VM.
+
+use super::ghcb;
+use super::instructions::{MSR_GHCB, halt, vmgexit, wrmsr};
+use kernel::fatal::Fatal;
+use kernel::snp::protocol;
+use wire::event::Event;
+
+/// Says why, and asks the host to end the VM. It cannot be made to go on by a host that does not.
+pub fn terminate(fatal: Fatal) -> ! {
+    ghcb::emit(Event::Terminating { reason: fatal.reason, value: fatal.value });
+    // SAFETY: the MSR is the guest's to write; the request is the protocol's last.
+    unsafe {
+        wrmsr(MSR_GHCB, protocol::termination(fatal.reason));
+        vmgexit();
+    }
+    halt()
+}

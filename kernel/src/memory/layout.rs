@@ -1,0 +1,129 @@
+//! Which guest-physical memory is used for what, from the measured manifest alone (REQUIREMENTS A10, A18).
+//!
+//! Below [`FIRST_FREE`] lie the pages of the launch: CPUID, secrets, manifest, image. What the image does not need there
+//! is never validated, and so is no memory to the guest.
+
+use crate::fatal::{Fatal, OrFatal};
+use core::ops::Range;
+use wire::termination::Termination;
+
+/// A frame: a page of 2 MiB, the unit in which RAM is validated and mapped.
+pub const FRAME: u64 = 2 << 20;
+/// Bytes of a page table.
+pub const TABLE: u64 = 4096;
+/// End of the memory that holds the image.
+pub const FIRST_FREE: u64 = 0x60_0000;
+/// End of the highest memory that a manifest may ask for.
+pub const LIMIT: u64 = FOUR_GIB + MAX_MIB as u64 * MIB;
+
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+const FOUR_GIB: u64 = 4 * GIB;
+const MIN_MIB: u32 = 1024;
+const MAX_MIB: u32 = 1 << 20;
+const SHARED_BYTES: u64 = 2 * FRAME;
+const MIN_HEAP: u64 = 64 * MIB;
+
+/// The use of all RAM. Every range consists of whole frames, and no two overlap.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Layout {
+    /// Shared with the host: the devices' queues and buffers, guest messages.
+    pub shared: Range<u64>,
+    /// Page tables. In the first GiB, whose page directory is part of the image.
+    pub tables: Range<u64>,
+    /// The weights.
+    pub weights: Range<u64>,
+    /// Everything else.
+    pub heap: Range<u64>,
+}
+
+impl Layout {
+    /// Plans the use of `memory_mib` MiB as q35 places them: up to 2.75 GiB in one piece from 0; with more, 2 GiB from 0
+    /// and the rest from 4 GiB (QEMU `hw/i386/pc_q35.c`).
+    pub fn plan(memory_mib: u32, weights_bytes: u64) -> OrFatal<Self> {
+        let refused = Fatal::new(Termination::MemoryLayout, memory_mib.into());
+        if !(MIN_MIB..=MAX_MIB).contains(&memory_mib) {
+            return Err(refused);
+        }
+        let total = u64::from(memory_mib) * MIB / FRAME * FRAME;
+        let low_end = if total < 11 * GIB / 4 { total } else { 2 * GIB };
+        let high = FOUR_GIB..FOUR_GIB + (total - low_end);
+
+        let shared = FIRST_FREE..FIRST_FREE + SHARED_BYTES;
+        // A page directory for each GiB, and a few tables above them.
+        let tables_bytes = ((high.end / GIB + 4) * TABLE).next_multiple_of(FRAME);
+        let tables = shared.end..shared.end + tables_bytes;
+        let low = tables.end..low_end;
+        let weights_bytes = weights_bytes.checked_next_multiple_of(FRAME).ok_or(refused)?;
+
+        // The weights go where they leave the larger heap.
+        let with_weights_in = |home: &Range<u64>, other: &Range<u64>| {
+            let end = home.start.checked_add(weights_bytes).filter(|end| *end <= home.end)?;
+            let rest = end..home.end;
+            let heap = if length(&rest) >= length(other) { rest } else { other.clone() };
+            Some((home.start..end, heap))
+        };
+        let (weights, heap) = [with_weights_in(&low, &high), with_weights_in(&high, &low)]
+            .into_iter()
+            .flatten()
+            .max_by_key(|(_, heap)| length(heap))
+            .filter(|(_, heap)| length(heap) >= MIN_HEAP)
+            .ok_or(refused)?;
+        Ok(Self { shared, tables, weights, heap })
+    }
+
+    /// MiB of the guest's own memory.
+    pub fn private_mib(&self) -> u32 {
+        let bytes: u64 = [&self.tables, &self.weights, &self.heap].into_iter().map(length).sum();
+        u32::try_from(bytes / MIB).unwrap_or(u32::MAX)
+    }
+}
+
+fn length(range: &Range<u64>) -> u64 {
+    range.end.saturating_sub(range.start)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_small_machine_is_one_piece() {
+        let layout = Layout::plan(1024, 8 * MIB - 1).unwrap();
+        assert_eq!(layout.shared, 0x60_0000..0xa0_0000);
+        assert_eq!(layout.tables, 0xa0_0000..0xc0_0000);
+        assert_eq!(layout.weights, 0xc0_0000..0x140_0000);
+        assert_eq!(layout.heap, 0x140_0000..GIB);
+    }
+
+    #[test]
+    fn a10_memory_that_cannot_hold_the_guest_is_refused() {
+        for (mib, weights) in
+            [(0, 0), (1023, 0), (1024, GIB), (1024, u64::MAX), (MAX_MIB + 1, 0), (u32::MAX, 0)]
+        {
+            let error = Layout::plan(mib, weights).unwrap_err();
+            assert_eq!(error.reason, Termination::MemoryLayout, "{mib} MiB, {weights} bytes of weights");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a10_ranges_are_frames_of_ram_and_do_not_overlap(mib in MIN_MIB..=MAX_MIB, weights in 0u64..1 << 41) {
+            let Ok(layout) = Layout::plan(mib, weights) else { return Ok(()) };
+            let low = if u64::from(mib) < 2816 { u64::from(mib) * MIB } else { 2 * GIB };
+            let high_end = FOUR_GIB + u64::from(mib) * MIB - low;
+            let mut ranges = [layout.shared, layout.tables.clone(), layout.weights.clone(), layout.heap];
+            for range in &ranges {
+                prop_assert!(range.start % FRAME == 0 && range.end % FRAME == 0 && range.start <= range.end);
+                let in_low = range.start >= FIRST_FREE && range.end <= low;
+                prop_assert!(in_low || (range.start >= FOUR_GIB && range.end <= high_end), "{range:x?}");
+            }
+            prop_assert!(layout.weights.end - layout.weights.start >= weights);
+            prop_assert!(layout.tables.end <= GIB);
+            prop_assert!((layout.tables.end - layout.tables.start) / TABLE >= high_end / GIB + 3);
+            ranges.sort_by_key(|range| range.start);
+            prop_assert!(ranges.windows(2).all(|pair| pair[0].end <= pair[1].start));
+        }
+    }
+}
