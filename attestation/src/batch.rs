@@ -25,11 +25,8 @@ fn hash(label: &str, parts: &[&Node]) -> Node {
     Sha512::digest(w.finish()).into()
 }
 
-/// The tree's levels, leaves first and root last; `None` for no leaves or too many.
-fn levels(leaves: &[Node]) -> Option<Vec<Vec<Node>>> {
-    if leaves.is_empty() || leaves.len() > 1 << MAX_DEPTH {
-        return None;
-    }
+/// The tree's levels, leaves first and root last; there is always a root.
+fn levels(leaves: &[Node]) -> Vec<Vec<Node>> {
     let mut level: Vec<Node> = leaves.iter().map(|leaf| hash(LEAF, &[leaf])).collect();
     level.resize(level.len().next_power_of_two(), hash(PADDING, &[]));
     let mut levels = vec![level];
@@ -39,12 +36,13 @@ fn levels(leaves: &[Node]) -> Option<Vec<Vec<Node>>> {
         let next = last.chunks_exact(2).map(|pair| hash(INNER, &[&pair[0], &pair[1]])).collect();
         levels.push(next);
     }
-    Some(levels)
+    levels
 }
 
-/// The root over `leaves`; `None` for no leaves or more than 2^[`MAX_DEPTH`].
-pub fn root(leaves: &[Node]) -> Option<Node> {
-    levels(leaves)?.last()?.first().copied()
+/// The root over `leaves`. Nothing leads to the root over no leaves, and no path is short enough to lead to one over
+/// more than 2^[`MAX_DEPTH`].
+pub fn root(leaves: &[Node]) -> Node {
+    levels(leaves).last().map_or_else(|| hash(PADDING, &[]), |top| top[0])
 }
 
 /// The siblings on the way from the leaf at `index` to the root, lowest first; `None` if there is no such leaf.
@@ -52,7 +50,7 @@ pub fn path(leaves: &[Node], index: usize) -> Option<Vec<Node>> {
     if index >= leaves.len() {
         return None;
     }
-    let levels = levels(leaves)?;
+    let levels = levels(leaves);
     let (_root, below) = levels.split_last()?;
     Some(below.iter().enumerate().map(|(height, level)| level[(index >> height) ^ 1]).collect())
 }
@@ -82,8 +80,7 @@ mod tests {
     fn every_leaf_reaches_the_root() {
         for count in 1..=33 {
             let leaves = leaves(count);
-            let root = root(&leaves);
-            assert!(root.is_some());
+            let root = Some(root(&leaves));
             for (index, leaf) in leaves.iter().enumerate() {
                 let path = path(&leaves, index).unwrap();
                 assert_eq!(climb(leaf, index as u32, &path), root, "leaf {index} of {count}");
@@ -93,16 +90,17 @@ mod tests {
     }
 
     #[test]
-    fn no_leaves_have_no_root() {
-        assert_eq!(root(&[]), None);
+    fn b7_nothing_leads_to_the_root_over_no_leaves() {
         assert_eq!(path(&[], 0), None);
+        assert_ne!(climb(&[0; 64], 0, &[]), Some(root(&[])));
+        assert_ne!(climb(&root(&[]), 0, &[]), Some(root(&[])));
     }
 
     #[test]
     fn one_leaf_is_not_its_own_root() {
         let leaves = leaves(1);
-        assert_ne!(root(&leaves), Some(leaves[0]));
-        assert_eq!(climb(&leaves[0], 0, &[]), root(&leaves));
+        assert_ne!(root(&leaves), leaves[0]);
+        assert_eq!(climb(&leaves[0], 0, &[]), Some(root(&leaves)));
     }
 
     #[test]
@@ -120,7 +118,7 @@ mod tests {
             count in 1usize..40, pick in any::<prop::sample::Index>(), byte in 0usize..64, bit in 0u8..8,
         ) {
             let leaves = leaves(count);
-            let root = root(&leaves);
+            let root = Some(root(&leaves));
             let index = pick.index(count);
             let good = path(&leaves, index).unwrap();
 

@@ -17,8 +17,14 @@ pub mod batch;
 pub mod canonical;
 mod cbor;
 pub mod certificate_table;
+#[cfg(any(feature = "verifier", feature = "development"))]
+mod endorsement;
 pub mod evidence;
 pub mod manifest;
+#[cfg(any(feature = "verifier", feature = "development"))]
+mod pss;
 pub mod report;
 pub mod report_data;
+#[cfg(feature = "verifier")]
+pub mod verifier;
 pub mod weights;
