@@ -1,0 +1,94 @@
+//! The command line.
+
+use clap::{Parser, Subcommand, ValueEnum};
+use image_builder::cpu::CpuType;
+use std::net::SocketAddrV4;
+use std::path::PathBuf;
+
+/// Boots a Cloister image under QEMU and reports what it says.
+#[derive(Debug, Parser)]
+#[command(name = "cloister-launch", version, after_help = EXIT_CODES)]
+pub struct Args {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const EXIT_CODES: &str = "Exit codes:
+   0  stopped, as you asked (Ctrl-C, SIGTERM)
+   2  the command line is wrong
+   3  QEMU, KVM or SEV-SNP is missing on this host
+   4  the image or the weights cannot be started
+   5  the address cannot be listened on
+   6  the SNP model or its keys could not be made
+   7  a file could not be written
+  10  the guest ended itself; the reason is the last line
+  11  the guest broke a rule of SEV-SNP (only the model tells)
+  12  the SNP model broke
+  13  QEMU ended for another reason";
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Start a guest and stay with it until it ends.
+    Run(Run),
+}
+
+/// Where the guest runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Platform {
+    /// In the SNP model, on any machine. It protects nothing: it is there to develop and to try.
+    Model,
+    /// On real SEV-SNP hardware, through KVM.
+    Snp,
+}
+
+/// Start a guest and stay with it until it ends.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  cloister-launch run --platform model --image out/cloister.rom --weights models/cloister-mini.gguf --listen 127.0.0.1:8443
+  cloister-launch run --platform snp --image cloister.rom --weights model.gguf --listen 0.0.0.0:443 --cpu-type EPYC-Turin")]
+pub struct Run {
+    /// Where the guest runs.
+    #[arg(long)]
+    pub platform: Platform,
+    /// The image, as `cloister-image build` wrote it.
+    #[arg(long, value_name = "FILE")]
+    pub image: PathBuf,
+    /// The GGUF file that the image was built for. It is only read.
+    #[arg(long, value_name = "FILE")]
+    pub weights: PathBuf,
+    /// Where clients connect; port 0 chooses a free one.
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8443")]
+    pub listen: SocketAddrV4,
+    /// Number of vCPUs. It is measured.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub vcpus: u32,
+    /// CPU type: EPYC-Milan, EPYC-Genoa or EPYC-Turin. It is measured.
+    #[arg(long, value_name = "TYPE", default_value_t = CpuType::Genoa)]
+    pub cpu_type: CpuType,
+    /// RAM in MiB; the default is what the image's manifest says.
+    #[arg(long, value_name = "MIB")]
+    pub memory: Option<u32>,
+    /// Print one JSON object a line.
+    #[arg(long)]
+    pub json: bool,
+    /// Also append everything to this file, one JSON object a line.
+    #[arg(long, value_name = "FILE")]
+    pub events: Option<PathBuf>,
+    /// Offer QEMU's control socket (QMP) at this path.
+    #[arg(long, value_name = "PATH")]
+    pub qmp: Option<PathBuf>,
+    /// Print QEMU's command line and start nothing.
+    #[arg(long)]
+    pub print_command: bool,
+    /// Let the model play a hostile host: the name of a lie, such as a6-remap.
+    #[arg(long, value_name = "NAME", help_heading = "SNP model")]
+    pub hostile: Option<String>,
+    /// Take this ELF file for the model and build nothing.
+    #[arg(long, value_name = "FILE", help_heading = "SNP model")]
+    pub snp_model: Option<PathBuf>,
+    /// Folder for the model's development keys; the default is the checkout's target folder, else the user's own.
+    #[arg(long, value_name = "DIR", help_heading = "SNP model")]
+    pub state: Option<PathBuf>,
+}
