@@ -229,6 +229,45 @@ pub(crate) mod tests {
         assert_eq!(build(&kernel, &manifest()), build(&kernel, &manifest()));
     }
 
+    /// Plain QEMU starts a ROM as SNP does, but for encryption. Needs `qemu-system-x86_64`.
+    #[test]
+    fn a_rom_enters_the_kernel_with_stack_and_manifest() {
+        let length = manifest().encode().len() as u32;
+        let mut code = vec![0x68]; //                    push length
+        code.extend(length.to_le_bytes());
+        code.extend([0x5b]); //                          pop ebx
+        code.extend([0x3b, 0x1d]); //                    cmp ebx, [MANIFEST]
+        code.extend(MANIFEST.start.to_le_bytes());
+        code.extend([0x75, 0x04]); //                    jne stay
+        code.extend([0xb0, 0x10]); //                    mov al, 0x10
+        code.extend([0xe6, 0xf4]); //                    out 0xf4, al
+        code.extend([0xeb, 0xfe]); //               stay: jmp stay
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("cloister.rom");
+        std::fs::write(&file, build(&elf::tests::sample(&code), &manifest()).unwrap()).unwrap();
+        let status = std::process::Command::new("timeout")
+            .args([
+                "60",
+                "qemu-system-x86_64",
+                "-accel",
+                "tcg",
+                "-machine",
+                "q35",
+                "-nodefaults",
+                "-display",
+                "none",
+            ])
+            .args(["-no-reboot", "-device", "isa-debug-exit,iobase=0xf4,iosize=4", "-bios"])
+            .arg(&file)
+            .status()
+            .unwrap();
+        assert_eq!(
+            status.code(),
+            Some(0x10 << 1 | 1),
+            "QEMU must be installed (apt install qemu-system-x86)"
+        );
+    }
+
     #[test]
     fn a_manifest_or_kernel_that_does_not_fit_is_refused() {
         let mut long = manifest();
