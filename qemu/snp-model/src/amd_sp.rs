@@ -1,6 +1,6 @@
 //! The software AMD Secure Processor: its side of one running guest.
 //!
-//! It keeps what firmware keeps in a guest's context page (SNP ABI §4.1), writes the secrets page and answers guest
+//! It keeps what firmware keeps in a guest's context page , writes the secrets page and answers guest
 //! messages. It trusts nothing in a message before the message is authenticated.
 //!
 //! Two kinds of failure are kept apart, as the specification does. A message that cannot be accepted ends the
@@ -29,7 +29,7 @@ pub const SEED_BYTES: usize = 64;
 /// The version of the firmware that this AMD-SP imitates, as (major, minor, build).
 pub const FIRMWARE_VERSION: (u8, u8, u8) = (1, 57, 1);
 
-/// Status codes (SNP ABI §6.1, table "Status Codes"), those that are used here.
+/// Status codes (SNP ABI, table "Status Codes"), those that are used here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Status {
@@ -109,7 +109,7 @@ struct Platform {
     key_root: [u8; 48],
 }
 
-/// What belongs to the guest: of its context page, what is used here (SNP ABI §4.1).
+/// What belongs to the guest: of its context page (SNP ABI, chapter 4), what is used here.
 struct Guest {
     policy: u64,
     measurement: LaunchDigest,

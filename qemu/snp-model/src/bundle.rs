@@ -63,7 +63,7 @@ pub struct Bundle<'a> {
     pub tcb: TcbVersions,
     /// The key that signs reports.
     pub vcek: VcekScalar,
-    /// The certificate table that extended guest requests return (GHCB §4.1.8.1); may be empty.
+    /// The certificate table that extended guest requests return (GHCB §4.1.8); may be empty.
     pub certificates: &'a [u8],
     /// The lie that the model plays as a hostile host, or empty for an honest one.
     pub scenario: &'a str,

@@ -10,7 +10,7 @@ use alloc::{vec, vec::Vec};
 /// go with.
 const KIND: usize = 0x34;
 const REPORT_REQ: u8 = 5;
-/// An empty table: one entry of zeroes ends it (GHCB §4.1.8.1).
+/// An empty table: one entry of zeroes ends it (GHCB §4.1.8).
 const END_OF_TABLE: usize = 24;
 /// `SW_EXITINFO2[63:32]` when the data pages do not hold the certificates.
 const INVALID_LENGTH: u64 = 1 << 32;

@@ -7,7 +7,7 @@ use snp_model::{
     launch::{Firmware, FirmwareError, PageKind, Region, initial_vmsa, launch_digest},
 };
 
-const ROM: &[u8] = include_bytes!("vectors/three_pages.rom");
+const ROM: &[u8] = include_bytes!("vectors/three_pages.bin");
 const DIGESTS: &str = include_str!("vectors/digests.txt");
 const VMSAS: &str = include_str!("vectors/vmsa.txt");
 

@@ -4,10 +4,7 @@
 //! not have and says whether it had to. Firmware admits fewer features than the chip has; here the guest's own CPUID
 //! page is the measure, so a value that differs from it is put right in both directions.
 
-use super::{
-    Status,
-    message::{MAX_PAYLOAD, Request},
-};
+use super::{Status, message::Request};
 use crate::cpuid_page::{CpuidPage, MAX_ENTRIES};
 use alloc::vec::Vec;
 
@@ -29,7 +26,7 @@ pub(super) fn answer(request: &Request, page: &CpuidPage) -> Result<Vec<u8>, Sta
     let word = |at: usize| payload.get(at..at + 4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]));
     let count = word(0).ok_or(Status::InvalidParam)?;
     let functions = usize::try_from(count).ok().filter(|n| *n <= MAX_ENTRIES);
-    let mut response = alloc::vec![0; payload.len().min(MAX_PAYLOAD)];
+    let mut response = alloc::vec![0; payload.len()];
     let reserved_clear = payload.get(4..HEADER_BYTES).is_some_and(|b| b.iter().all(|b| *b == 0));
     let Some(functions) = functions.filter(|_| reserved_clear) else {
         response[..4].copy_from_slice(&(Status::InvalidParam as u32).to_le_bytes());

@@ -35,7 +35,7 @@ const SIZE_UNIT: u16 = 16;
 /// `MSG_VERSION` of all messages that are answered here.
 pub(super) const VERSION: u8 = 1;
 /// Longest payload: with its header it stays within a page.
-pub(super) const MAX_PAYLOAD: usize = PAGE_BYTES - offset::PAYLOAD;
+const MAX_PAYLOAD: usize = PAGE_BYTES - offset::PAYLOAD;
 
 /// `MSG_TYPE` (SNP ABI §8.26, table "Message Type Encodings").
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -440,3 +440,26 @@ fn a_vcek_must_be_a_scalar() {
         );
     }
 }
+
+proptest::proptest! {
+    /// Whoever holds a VMPCK may say anything: every message has an answer or a status.
+    #[test]
+    fn no_authenticated_message_is_too_odd(
+        kind in 0_u8..16,
+        blocks in 1_usize..250,
+        head in proptest::collection::vec(0_u8.., 0x60),
+    ) {
+        let mut sp = launch();
+        let client = Client::new(&sp, 0);
+        let mut payload = vec![0; 16 * blocks];
+        for (place, byte) in payload.iter_mut().zip(head) {
+            *place = byte;
+        }
+        let mut response = [0; PAGE_BYTES];
+        let result = sp.guest_request(&client.seal(kind, &payload, |_| ()), &mut response);
+        match result {
+            Ok(()) => assert!(!client.open(&response, kind + 1).is_empty()),
+            Err(status) => assert_eq!(status, Status::InvalidParam),
+        }
+    }
+}

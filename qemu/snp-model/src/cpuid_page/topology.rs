@@ -10,7 +10,7 @@ const CMP_LEGACY: u32 = 1 << 1;
 /// `Fn8000_0001_ECX[22]` TopologyExtensions: leaves 8000_001D and 8000_001E exist.
 const TOPOLOGY_EXTENSIONS: u32 = 1 << 22;
 
-/// Type, level, ways and sets of the caches of `epyc_genoa_cache_info` (QEMU `target/i386/cpu.c`); lines of 64 bytes.
+/// Type, level, ways and sets of the caches as in `epyc_genoa_cache_info` (QEMU `target/i386/cpu.c`); lines of 64 bytes.
 /// Types are those of `Fn8000_001D_EAX[4:0]`: 1 data, 2 instructions, 3 both. The last one is shared by all cores.
 const CACHES: [(u32, u32, u32, u32); 4] = [(1, 1, 8, 64), (2, 1, 8, 64), (3, 2, 8, 2048), (3, 3, 16, 32768)];
 
