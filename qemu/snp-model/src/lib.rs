@@ -22,7 +22,12 @@ pub mod amd_sp;
 pub mod bundle;
 pub mod cpu_type;
 pub mod cpuid_page;
+pub mod decode;
+pub mod extended_request;
+pub mod ghcb;
 pub mod launch;
+pub mod psc;
+pub mod rmp;
 
 /// Bytes in a page, the unit of the RMP and of the launch digest.
 pub const PAGE_BYTES: usize = 4096;

@@ -1,0 +1,53 @@
+//! VMGEXIT: the GHCB MSR protocol (GHCB §2.3.1), and the way to the GHCB page.
+
+use super::{
+    machine::Machine,
+    stop::{Verdict, stop, violation},
+    vcpu::Vcpu,
+};
+use snp_model::{
+    cpuid_page::C_BIT,
+    ghcb::{MsrRequest, answer},
+    psc,
+    rmp::State,
+};
+
+/// The code that a page-state change by MSR fails with; the specification only says "not zero".
+const CHANGE_FAILED: u32 = 1;
+
+impl Machine {
+    /// The guest calls its hypervisor.
+    pub fn vmgexit(&mut self, vcpu: &mut Vcpu) {
+        vcpu.ghcb_msr = match MsrRequest::parse(vcpu.ghcb_msr) {
+            MsrRequest::Page(gpa) => return self.ghcb_page(vcpu, gpa),
+            MsrRequest::SevInformation => answer::sev_information(C_BIT as u8),
+            MsrRequest::Cpuid { leaf, register } => {
+                let registers = self.cpuid.lookup(leaf, 0).unwrap_or_default();
+                answer::cpuid(registers[usize::from(register & 3)], register)
+            }
+            MsrRequest::ApResetHold => violation!("AP reset hold by the only vCPU: nothing will ever wake it"),
+            MsrRequest::PreferredGhcb => answer::no_preferred_ghcb(),
+            MsrRequest::RegisterGhcb(gpa) => match self.rmp.lookup(gpa) {
+                Some((State::Hypervisor, _)) => {
+                    vcpu.ghcb = Some(gpa);
+                    answer::registered(gpa)
+                }
+                // GHCB §2.3.2: the page must be shared by the time it is used. KVM looks only then.
+                Some(_) => violation!("registration of {gpa:#x} as GHCB, which is a private page"),
+                None => answer::not_registered(),
+            },
+            MsrRequest::PageStateChange(value) => {
+                let changed = psc::from_msr(value).is_some_and(|change| self.change_page_state(change).is_ok());
+                answer::page_state_change(if changed { 0 } else { CHANGE_FAILED })
+            }
+            MsrRequest::HypervisorFeatures => answer::hypervisor_features(),
+            MsrRequest::Terminate { set, code } => terminate(set, code),
+            MsrRequest::Unknown(value) => violation!("GHCB MSR request {value:#x}, which no protocol version has"),
+        };
+    }
+}
+
+/// The guest asked to be ended.
+pub fn terminate(set: u8, code: u8) -> ! {
+    stop(Verdict::Terminated, format_args!("set {set} code {code}"))
+}

@@ -1,0 +1,296 @@
+//! Events through the GHCB page (GHCB §4.1). The page is shared, so each field is read once, and what is not marked valid
+//! is not there.
+
+use super::{
+    cpu, devices,
+    ghcb_msr::terminate,
+    machine::{BadChange, Machine},
+    memory::HostPage,
+    serial::log,
+    stop::violation,
+    vcpu::Vcpu,
+};
+use snp_model::{
+    PAGE_BYTES,
+    ghcb::{
+        HYPERVISOR_FEATURES, MALFORMED, Malformed, PortAccess, RAISE_EXCEPTION, Scratch, ValidBitmap, VERSION, event,
+        offset, scratch,
+    },
+    psc,
+};
+
+/// A request, as it was when the guest left.
+struct Request {
+    page: HostPage,
+    gpa: u64,
+    valid: ValidBitmap,
+    info_1: u64,
+    info_2: u64,
+}
+
+/// What comes back: `SW_EXITINFO1`, `SW_EXITINFO2` and registers.
+#[derive(Default)]
+struct Reply {
+    info_1: u64,
+    info_2: u64,
+    registers: [Option<(usize, u64)>; 4],
+}
+
+impl Reply {
+    fn with_info_2(info_2: u64) -> Self {
+        Self { info_2, ..Self::default() }
+    }
+
+    fn with_registers<const N: usize>(registers: [(usize, u64); N]) -> Self {
+        let mut reply = Self::default();
+        for (slot, register) in reply.registers.iter_mut().zip(registers) {
+            *slot = Some(register);
+        }
+        reply
+    }
+
+    /// `#GP(0)`, as an event for injection (APM §15.20).
+    fn general_protection() -> Self {
+        Self { info_1: RAISE_EXCEPTION, info_2: 13 | 3 << 8 | 1 << 11 | 1 << 31, ..Self::default() }
+    }
+}
+
+impl From<Malformed> for Reply {
+    fn from(why: Malformed) -> Self {
+        Self { info_1: MALFORMED, info_2: why as u64, ..Self::default() }
+    }
+}
+
+impl Request {
+    /// A register, which must be marked valid.
+    fn register(&self, field: usize) -> Result<u64, Malformed> {
+        self.valid.need(&[field])?;
+        Ok(self.page.read(field))
+    }
+
+    /// Writes the reply; nothing but what it holds is marked valid.
+    fn reply(&self, reply: &Reply) {
+        let mut valid = ValidBitmap::default();
+        let info = [(offset::EXIT_INFO_1, reply.info_1), (offset::EXIT_INFO_2, reply.info_2)];
+        for (field, value) in info.into_iter().chain(reply.registers.into_iter().flatten()) {
+            self.page.write(field, value);
+            valid.mark(field);
+        }
+        self.page.write(offset::VALID_BITMAP, valid.0[0]);
+        self.page.write(offset::VALID_BITMAP + 8, valid.0[1]);
+    }
+}
+
+impl Machine {
+    /// Serves the request in the GHCB at `gpa`.
+    pub fn ghcb_page(&mut self, vcpu: &mut Vcpu, gpa: u64) {
+        // GHCB §2.3.2: an SNP guest registers its GHCB, and the hypervisor refuses any other.
+        if vcpu.ghcb != Some(gpa) {
+            violation!("VMGEXIT with the GHCB at {gpa:#x}, which is not the registered one");
+        }
+        let Some(page) = self.shared_page(gpa) else {
+            violation!("VMGEXIT with the GHCB at {gpa:#x}, which is not a shared page");
+        };
+        let request = Request {
+            page,
+            gpa,
+            valid: ValidBitmap([page.read(offset::VALID_BITMAP), page.read(offset::VALID_BITMAP + 8)]),
+            info_1: page.read(offset::EXIT_INFO_1),
+            info_2: page.read(offset::EXIT_INFO_2),
+        };
+        let reply = self.serve(&request).unwrap_or_else(Reply::from);
+        request.reply(&reply);
+    }
+
+    fn serve(&mut self, request: &Request) -> Result<Reply, Malformed> {
+        if request.page.read::<u32>(offset::USAGE) != 0 {
+            return Err(Malformed::Usage);
+        }
+        if !(1..=VERSION).contains(&request.page.read(offset::VERSION)) {
+            return Err(Malformed::InvalidInput);
+        }
+        request.valid.need(&[offset::EXIT_CODE, offset::EXIT_INFO_1, offset::EXIT_INFO_2])?;
+        let code: u64 = request.page.read(offset::EXIT_CODE);
+        match code {
+            event::IOIO => port(request),
+            event::MSR => self.hypervisor_msr(request),
+            event::CPUID => self.hypervisor_cpuid(request),
+            event::MMIO_READ | event::MMIO_WRITE => self.mmio(request, code == event::MMIO_WRITE),
+            event::PAGE_STATE_CHANGE => self.page_state_changes(request),
+            event::GUEST_REQUEST => self.guest_request(request).map(Reply::with_info_2),
+            event::EXTENDED_GUEST_REQUEST => self.extended_guest_request(request),
+            event::HYPERVISOR_FEATURES => Ok(Reply::with_info_2(HYPERVISOR_FEATURES)),
+            event::HLT => {
+                devices::halt();
+                Ok(Reply::default())
+            }
+            event::RDTSC | event::RDTSCP => Ok(timestamp(code == event::RDTSCP)),
+            // Caches are coherent in QEMU, and nobody watches the monitored line: these may do nothing.
+            event::INVD | event::WBINVD | event::MONITOR | event::MWAIT => Ok(Reply::default()),
+            event::WRITE_DR7 => request.register(offset::RAX).map(|_| Reply::default()),
+            event::RDPMC => Ok(Reply::general_protection()),
+            // GHCB §4.1.7: the vCPU to be created must exist, and the jump table is for SEV-ES guests only.
+            event::AP_CREATION | event::AP_JUMP_TABLE => Err(Malformed::InvalidInput),
+            event::AP_RESET_HOLD => violation!("AP reset hold by the only vCPU: nothing will ever wake it"),
+            event::TERMINATE => terminate(request.info_1 as u8 & 0xF, request.info_2 as u8),
+            event::UNSUPPORTED => {
+                violation!("the guest met #VC {:#x}, which it does not support", request.info_1)
+            }
+            _ => {
+                log!("unknown GHCB event {code:#x}: refused");
+                Err(Malformed::InvalidEvent)
+            }
+        }
+    }
+
+    fn hypervisor_msr(&mut self, request: &Request) -> Result<Reply, Malformed> {
+        let msr = request.register(offset::RCX)? as u32;
+        if request.info_1 == 0 {
+            return Ok(match self.msrs.read(msr) {
+                Some(value) => {
+                    Reply::with_registers([(offset::RAX, value & 0xFFFF_FFFF), (offset::RDX, value >> 32)])
+                }
+                None => Reply::general_protection(),
+            });
+        }
+        let value = request.register(offset::RDX)? << 32 | request.register(offset::RAX)? & 0xFFFF_FFFF;
+        Ok(if self.msrs.write(msr, value) { Reply::default() } else { Reply::general_protection() })
+    }
+
+    fn hypervisor_cpuid(&self, request: &Request) -> Result<Reply, Malformed> {
+        const EXTENDED_STATE: u32 = 0xD;
+        let leaf = request.register(offset::RAX)? as u32;
+        let subleaf = request.register(offset::RCX)? as u32;
+        if leaf == EXTENDED_STATE {
+            request.register(offset::XCR0)?;
+        }
+        let [a, b, c, d] = self.cpuid.lookup(leaf, subleaf).unwrap_or_default().map(u64::from);
+        Ok(Reply::with_registers([(offset::RAX, a), (offset::RBX, b), (offset::RCX, c), (offset::RDX, d)]))
+    }
+
+    fn mmio(&self, request: &Request, write: bool) -> Result<Reply, Malformed> {
+        let (gpa, length) = (request.info_1, request.info_2);
+        let bytes = match length {
+            1 | 2 | 4 | 8 => length as usize,
+            _ => return Err(Malformed::InvalidInput),
+        };
+        if self.rmp.is_memory(gpa) {
+            violation!("MMIO event for {gpa:#x}, which is the guest's own memory");
+        }
+        let (page, at) = self.scratch(request, bytes)?;
+        let mut data = [0; 8];
+        if write {
+            page.read_bytes(at, &mut data[..bytes]);
+            devices::mmio_write(gpa, bytes, u64::from_le_bytes(data));
+        } else {
+            let value = devices::mmio_read(gpa, bytes).to_le_bytes();
+            page.write_bytes(at, &value[..bytes]);
+        }
+        Ok(Reply::default())
+    }
+
+    /// The scratch area of a request: a page and an offset in it.
+    fn scratch(&self, request: &Request, bytes: usize) -> Result<(HostPage, usize), Malformed> {
+        let gpa = request.register(offset::SCRATCH)?;
+        match scratch(gpa, request.gpa, bytes)? {
+            Scratch::Inside(at) => Ok((request.page, at)),
+            Scratch::Outside(gpa) => {
+                let page = self.shared_page(gpa).ok_or(Malformed::Scratch)?;
+                Ok((page, gpa as usize % PAGE_BYTES))
+            }
+        }
+    }
+
+    /// GHCB §4.1.6. The list is in shared memory: each word is read once, and only progress is written back.
+    fn page_state_changes(&mut self, request: &Request) -> Result<Reply, Malformed> {
+        const HEADER_BYTES: usize = 8;
+        const INVALID_HEADER: u64 = 1 << 32 | 1;
+        const INVALID_ENTRY: u64 = 1 << 32 | 2;
+        let (page, at) = self.scratch(request, HEADER_BYTES)?;
+        let Some(header) = psc::Header::parse(page.read(at)) else {
+            return Ok(Reply::with_info_2(INVALID_HEADER));
+        };
+        let list_bytes = HEADER_BYTES * (usize::from(header.end) + 2);
+        self.scratch(request, list_bytes)?;
+        for index in header.current..=header.end {
+            let slot = at + HEADER_BYTES * (usize::from(index) + 1);
+            let word: u64 = page.read(slot);
+            let changed = psc::Entry::parse(word).ok_or(BadChange).and_then(|entry| {
+                self.change_page_state(entry.change)?;
+                Ok(entry.change.size)
+            });
+            let Ok(size) = changed else { return Ok(Reply::with_info_2(INVALID_ENTRY)) };
+            page.write(slot, psc::Entry::done(word, size));
+            page.write(at, index + 1);
+        }
+        Ok(Reply::default())
+    }
+
+    /// GHCB §4.1.8: `SW_EXITINFO1` and `SW_EXITINFO2` are two shared pages. `SW_EXITINFO2` of the reply: the AMD-SP's
+    /// status.
+    fn guest_request(&mut self, request: &Request) -> Result<u64, Malformed> {
+        let aligned = (request.info_1 | request.info_2).is_multiple_of(PAGE_BYTES as u64);
+        if !aligned || request.info_1 == request.info_2 {
+            return Err(Malformed::InvalidInput);
+        }
+        let (Some(from), Some(to)) = (self.shared_page(request.info_1), self.shared_page(request.info_2)) else {
+            violation!("guest request with pages {:#x} and {:#x} that are not both shared", request.info_1, request.info_2);
+        };
+        let (mut message, mut response) = ([0; PAGE_BYTES], [0; PAGE_BYTES]);
+        from.copy(&mut message);
+        match self.amd_sp.guest_request(&message, &mut response) {
+            Ok(()) => {
+                to.write_bytes(0, &response);
+                Ok(0)
+            }
+            Err(status) => {
+                log!("the AMD-SP refused a guest message: {status}");
+                Ok(status as u64)
+            }
+        }
+    }
+
+    /// GHCB §4.1.8.1: certificates first, into RBX pages at RAX.
+    fn extended_guest_request(&mut self, request: &Request) -> Result<Reply, Malformed> {
+        /// `SNP_GUEST_VMM_ERR_INVALID_LEN`, in the upper half.
+        const INVALID_LENGTH: u64 = 1 << 32;
+        let data = request.register(offset::RAX)?;
+        let pages = request.register(offset::RBX)?;
+        let needed = self.certificates.len().div_ceil(PAGE_BYTES) as u64;
+        if pages < needed {
+            let mut reply = Reply::with_registers([(offset::RBX, needed)]);
+            reply.info_2 = INVALID_LENGTH;
+            return Ok(reply);
+        }
+        if !data.is_multiple_of(PAGE_BYTES as u64) {
+            return Err(Malformed::InvalidInput);
+        }
+        let certificates = self.certificates;
+        for (chunk, gpa) in certificates.chunks(PAGE_BYTES).zip((data..).step_by(PAGE_BYTES)) {
+            let Some(page) = self.shared_page(gpa) else {
+                violation!("extended guest request with the data page {gpa:#x}, which is not shared");
+            };
+            page.write_bytes(0, chunk);
+        }
+        self.guest_request(request).map(Reply::with_info_2)
+    }
+}
+
+fn port(request: &Request) -> Result<Reply, Malformed> {
+    let access = PortAccess::parse(request.info_1)?;
+    if access.read {
+        return Ok(Reply::with_registers([(offset::RAX, devices::port_read(access).into())]));
+    }
+    devices::port_write(access, request.register(offset::RAX)? as u32);
+    Ok(Reply::default())
+}
+
+fn timestamp(with_aux: bool) -> Reply {
+    let now = cpu::timestamp();
+    let (low, high) = (now & 0xFFFF_FFFF, now >> 32);
+    if with_aux {
+        Reply::with_registers([(offset::RAX, low), (offset::RDX, high), (offset::RCX, 0)])
+    } else {
+        Reply::with_registers([(offset::RAX, low), (offset::RDX, high)])
+    }
+}

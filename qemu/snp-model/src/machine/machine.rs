@@ -1,0 +1,113 @@
+//! The machine that one guest sees: its memory, its page states, its AMD-SP, its devices.
+
+use super::{
+    devices::HypervisorMsrs,
+    memory::{GuestMemory, Pool},
+    npt::{Npt, Side},
+    stop::{internal, violation},
+};
+use snp_model::{
+    PAGE_BYTES,
+    amd_sp::AmdSp,
+    cpuid_page::CpuidPage,
+    psc::{Change, Operation},
+    rmp::{ChangeError, Rmp, Size, State},
+};
+
+/// Everything but the vCPUs.
+pub struct Machine {
+    /// Where guest memory is.
+    pub memory: GuestMemory,
+    /// Who owns it.
+    pub rmp: Rmp<'static>,
+    /// What the processor enforces of that.
+    pub npt: Npt,
+    /// The model's free pages.
+    pub pool: Pool,
+    /// The AMD-SP.
+    pub amd_sp: AmdSp,
+    /// What the hypervisor answers for CPUID.
+    pub cpuid: CpuidPage,
+    /// The table that extended guest requests return.
+    pub certificates: &'static [u8],
+    /// MSRs that a hypervisor emulates.
+    pub msrs: HypervisorMsrs,
+}
+
+/// Why a page-state change cannot be made.
+pub struct BadChange;
+
+impl Machine {
+    /// Maps a page in the tree of its state.
+    pub fn map(&mut self, gpa: u64, size: Size) {
+        let (side, to) = match self.rmp.lookup(gpa) {
+            Some((State::Validated, _)) => (Side::Private, self.memory.private(gpa)),
+            Some((State::Hypervisor, _)) => (Side::Shared, self.memory.shared(gpa)),
+            _ => return,
+        };
+        let Some(to) = to else {
+            internal!("{gpa:#x} cannot be shared: QEMU has its firmware there; share memory from 1 MiB up");
+        };
+        if side == Side::Shared {
+            self.rmp.expose(gpa);
+        }
+        self.npt.map(side, gpa, size, to, &mut self.pool);
+    }
+
+    /// Carries out a page-state change (GHCB §4.1.6), or finds it malformed.
+    pub fn change_page_state(&mut self, change: Change) -> Result<(), BadChange> {
+        let Change { gpa, size, operation } = change;
+        let to_guest = match operation {
+            Operation::Private => true,
+            Operation::Shared => false,
+            Operation::Smash => {
+                self.smash(gpa);
+                return Ok(());
+            }
+            // Joining needs the AMD-SP's help (APM §15.36.11); it is a hint, and the entries stay as they are.
+            Operation::Unsmash => return Ok(()),
+        };
+        let was_exposed = self.rmp.is_exposed(gpa, size);
+        let was_private = self.rmp.lookup(gpa).is_some_and(|(state, _)| state != State::Hypervisor);
+        match self.rmp.change(gpa, size, to_guest) {
+            Ok(()) => {}
+            Err(ChangeError::Address) => return Err(BadChange),
+            Err(ChangeError::Validated) => violation!(
+                "page-state change of {gpa:#x} ({size:?}) to {operation:?} while the guest still holds it validated"
+            ),
+        }
+        if to_guest {
+            self.npt.unmap(Side::Shared, gpa, size, &mut self.pool);
+            if was_exposed {
+                self.memory.shared_pages(gpa, size).for_each(|page| page.clear());
+            }
+        } else {
+            if was_private && self.memory.shared_pages(gpa, size).any(|page| !page.is_clear()) {
+                // On hardware the IOMMU's RMP check stops the write (APM §15.36.10); here it went to the page's
+                // shared twin, which is all zeroes while the page is private.
+                violation!("a device wrote to the private page {gpa:#x} ({size:?})");
+            }
+            self.map_shared(gpa, size);
+        }
+        Ok(())
+    }
+
+    fn map_shared(&mut self, gpa: u64, size: Size) {
+        if self.memory.shared(gpa).is_none() {
+            internal!("{gpa:#x} cannot be shared: QEMU has its firmware there; share memory from 1 MiB up");
+        }
+        self.map(gpa, size);
+    }
+
+    /// PSMASH of the 2 MiB entry around `gpa`, and of its nested leaf.
+    pub fn smash(&mut self, gpa: u64) {
+        let Some((_, page)) = self.rmp.lookup(gpa) else { return };
+        if !self.rmp.smash(gpa) {
+            return;
+        }
+        // Nested and RMP page sizes must agree (APM §15.36.10), so each small page is mapped anew.
+        for small in (page.gpa..page.gpa + page.size.bytes()).step_by(PAGE_BYTES) {
+            self.map(small, Size::Small);
+        }
+    }
+}

@@ -1,0 +1,35 @@
+//! The hardware side of the model. Each file has one subject:
+//!
+//! | | |
+//! |---|---|
+//! | `boot.s`, `pvh`, `image`, `runtime`, `trap`, `cpu`, `serial`, `stop` | the program itself |
+//! | `memory`, `npt`, `walk` | memory: the host's, the nested tables, the guest's tables |
+//! | `vmcb`, `vcpu`, `exits`, `vc` | the processor: state, exits, `#VC` |
+//! | `msr`, `pages` | instructions that SEV-SNP adds |
+//! | `ghcb_msr`, `ghcb_page`, `devices`, `machine` | the hypervisor that the guest talks to |
+//! | `start` | launch |
+
+mod cpu;
+mod devices;
+mod exits;
+mod ghcb_msr;
+mod ghcb_page;
+mod image;
+#[allow(clippy::module_inception, reason = "the machine that the guest sees")]
+mod machine;
+mod memory;
+mod msr;
+mod npt;
+mod pages;
+mod pvh;
+mod runtime;
+mod serial;
+mod start;
+mod stop;
+mod trap;
+mod vc;
+mod vcpu;
+mod vmcb;
+mod walk;
+
+core::arch::global_asm!(include_str!("boot.s"));
