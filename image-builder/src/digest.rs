@@ -137,7 +137,8 @@ impl Vmsa {
 mod tests {
     use super::*;
     use crate::checkout::Checkout;
-    use crate::{elf, rom, tools};
+    use crate::samples::{kernel, manifest};
+    use crate::{rom, tools};
     use serde::Deserialize;
     use std::process::Command;
 
@@ -170,7 +171,7 @@ mod tests {
     fn sev_snp_measure_reads_a_built_rom_as_we_do() {
         let checkout = Checkout::find().unwrap();
         let judge = tools::sev_snp_measure(&checkout).unwrap_or_else(|error| panic!("{error}"));
-        let rom = rom::build(&elf::tests::sample(&[0xf4]), &rom::tests::manifest()).unwrap();
+        let rom = rom::build(&kernel(&[0xf4]), &manifest()).unwrap();
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("cloister.rom");
         std::fs::write(&file, &rom).unwrap();

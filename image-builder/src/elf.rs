@@ -142,36 +142,9 @@ impl<'a> Kernel<'a> {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use super::*;
-
-    /// A kernel with one segment of code, and one that is only zeros.
-    pub(crate) fn sample(code: &[u8]) -> Vec<u8> {
-        let mut file = vec![0x7f, b'E', b'L', b'F', 2, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-        let half = |file: &mut Vec<u8>, v: u16| file.extend(v.to_le_bytes());
-        half(&mut file, ET_EXEC);
-        half(&mut file, EM_X86_64);
-        file.extend(1u32.to_le_bytes());
-        for number in [0x20_0000u64, 64, 0] {
-            file.extend(number.to_le_bytes());
-        }
-        file.extend(0u32.to_le_bytes());
-        for field in [64u16, 56, 2, 64, 0, 0] {
-            half(&mut file, field);
-        }
-        let offset = 64 + 2 * 56;
-        for (flags, offset, address, in_file, in_memory) in
-            [(5u32, offset, 0x20_0000u64, code.len() as u64, code.len() as u64), (6, 0, 0x20_1000, 0, 0x2345)]
-        {
-            file.extend(PT_LOAD.to_le_bytes());
-            file.extend(flags.to_le_bytes());
-            for number in [offset, address, address, in_file, in_memory, 4096] {
-                file.extend(number.to_le_bytes());
-            }
-        }
-        file.extend(code);
-        file
-    }
+    use crate::samples::kernel as sample;
 
     const FIRST_HEADER: usize = 64;
 

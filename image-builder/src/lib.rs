@@ -22,3 +22,7 @@ pub mod reset;
 pub mod rom;
 pub mod source;
 pub mod tools;
+
+#[cfg(test)]
+#[path = "../tests/samples/mod.rs"]
+mod samples;

@@ -189,7 +189,7 @@ pub fn subnet(text: &str) -> Result<([u8; 4], u8), OutOfBounds> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rom::tests::manifest;
+    use crate::samples::manifest;
 
     fn field_of(change: impl FnOnce(&mut Manifest)) -> String {
         let mut bad = manifest();

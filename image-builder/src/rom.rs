@@ -157,49 +157,15 @@ fn with_length(encoded: &[u8]) -> Vec<u8> {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use super::*;
-    use crate::elf;
     use crate::firmware::{Firmware, FirmwareError};
-    use attestation::manifest::{
-        ChatTemplate, DeviceSlot, Limits, Machine, ModelIdentity, Network, TaskPrompt,
-    };
-
-    pub(crate) fn manifest() -> Manifest {
-        Manifest {
-            image: "test".into(),
-            version: "1".into(),
-            model: ModelIdentity { name: "tiny".into(), weights_bytes: 9, weights_root: [7; 48] },
-            template: ChatTemplate {
-                start: vec![],
-                system_open: vec![1],
-                user_open: vec![2],
-                assistant_open: vec![3],
-                close: vec![4],
-                stop: vec![5],
-            },
-            tasks: vec![TaskPrompt { task: "chat".into(), instruction: vec![] }],
-            limits: Limits {
-                context_tokens: 64,
-                output_tokens: 16,
-                sessions: 1,
-                connections: 1,
-                request_bytes: 1024,
-                idle_ms: 1000,
-            },
-            machine: Machine {
-                memory_mib: 1024,
-                network: DeviceSlot { device: 4, bar: 0xC000_0000 },
-                weights: DeviceSlot { device: 5, bar: 0xC010_0000 },
-            },
-            network: Network { address: [10, 0, 2, 15], prefix: 24, gateway: [10, 0, 2, 2], port: 443 },
-        }
-    }
+    use crate::samples::{kernel, manifest};
 
     #[test]
     fn what_is_built_reads_back() {
         let code = [0x90; 4095];
-        let rom = build(&elf::tests::sample(&code), &manifest()).unwrap();
+        let rom = build(&kernel(&code), &manifest()).unwrap();
         assert_eq!(rom.len(), 64 << 10);
         let firmware = Firmware::parse(&rom).unwrap();
         assert_eq!(firmware.address(), 0xffff_0000);
@@ -225,7 +191,7 @@ pub(crate) mod tests {
 
     #[test]
     fn the_same_input_gives_the_same_bytes() {
-        let kernel = elf::tests::sample(&[0xf4]);
+        let kernel = kernel(&[0xf4]);
         assert_eq!(build(&kernel, &manifest()), build(&kernel, &manifest()));
     }
 
@@ -244,7 +210,7 @@ pub(crate) mod tests {
         code.extend([0xeb, 0xfe]); //               stay: jmp stay
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("cloister.rom");
-        std::fs::write(&file, build(&elf::tests::sample(&code), &manifest()).unwrap()).unwrap();
+        std::fs::write(&file, build(&kernel(&code), &manifest()).unwrap()).unwrap();
         let status = std::process::Command::new("timeout")
             .args([
                 "60",
@@ -272,13 +238,13 @@ pub(crate) mod tests {
     fn a_manifest_or_kernel_that_does_not_fit_is_refused() {
         let mut long = manifest();
         long.template.start = vec![0; MANIFEST_MAX_BYTES / 4];
-        assert!(matches!(build(&elf::tests::sample(&[0xf4]), &long), Err(RomError::Manifest(_))));
+        assert!(matches!(build(&kernel(&[0xf4]), &long), Err(RomError::Manifest(_))));
         assert!(matches!(build(b"#!/bin/sh", &manifest()), Err(RomError::Kernel(_))));
     }
 
     #[test]
     fn e1_no_cut_and_no_flipped_byte_of_the_tables_panics() {
-        let rom = build(&elf::tests::sample(&[0xf4]), &manifest()).unwrap();
+        let rom = build(&kernel(&[0xf4]), &manifest()).unwrap();
         assert_eq!(Firmware::parse(&[]).unwrap_err(), FirmwareError::Length(0));
         assert_eq!(Firmware::parse(&rom[1..]).unwrap_err(), FirmwareError::Length(rom.len() - 1));
         assert_eq!(Firmware::parse(&rom[..PAGE as usize]).unwrap_err(), FirmwareError::NoTable);

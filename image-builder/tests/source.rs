@@ -1,32 +1,16 @@
 //! Manifests' sources on disk, good and bad.
 
+mod samples;
+
 use image_builder::source::{Source, SourceError};
 use inference::Tokenizer;
-use inference::gguf::{File, TensorType, write::Writer};
+use inference::gguf::File;
+use samples::model_file;
 use std::fs;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
 const MANIFEST: &str = include_str!("../../models/manifest.toml");
-
-/// A model file that is no model: the builder reads its metadata and hashes the rest.
-fn model_file() -> Vec<u8> {
-    let control = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"];
-    let letters = ('!'..='~').map(String::from).chain(["Ġ", "Ċ"].map(String::from));
-    let tokens: Vec<String> = control.map(String::from).into_iter().chain(letters).collect();
-    let types: Vec<i32> = (0..tokens.len()).map(|i| if i < control.len() { 3 } else { 1 }).collect();
-    Writer::new()
-        .set("general.architecture", "llama")
-        .set("llama.context_length", 1024u32)
-        .set("tokenizer.ggml.model", "gpt2")
-        .set("tokenizer.ggml.pre", "smollm")
-        .set("tokenizer.ggml.tokens", tokens)
-        .set("tokenizer.ggml.token_type", types)
-        .set("tokenizer.ggml.merges", Vec::<String>::new())
-        .tensor("token_embd.weight", &[32, 2], TensorType::F32, &[0.5; 64])
-        .unwrap()
-        .finish()
-}
 
 struct Folder(TempDir);
 

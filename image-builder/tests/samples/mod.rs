@@ -1,0 +1,86 @@
+//! Inputs that several tests need; none needs all of them.
+#![allow(dead_code)]
+
+use attestation::manifest::{
+    ChatTemplate, DeviceSlot, Limits, Machine, Manifest, ModelIdentity, Network, TaskPrompt,
+};
+use inference::gguf::{TensorType, write::Writer};
+
+/// A kernel with one segment of code, and one that is only zeros.
+pub fn kernel(code: &[u8]) -> Vec<u8> {
+    let mut file = vec![0x7f, b'E', b'L', b'F', 2, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let half = |file: &mut Vec<u8>, v: u16| file.extend(v.to_le_bytes());
+    half(&mut file, 2);
+    half(&mut file, 62);
+    file.extend(1u32.to_le_bytes());
+    for number in [0x20_0000u64, 64, 0] {
+        file.extend(number.to_le_bytes());
+    }
+    file.extend(0u32.to_le_bytes());
+    for field in [64u16, 56, 2, 64, 0, 0] {
+        half(&mut file, field);
+    }
+    let offset = 64 + 2 * 56;
+    for (flags, offset, address, in_file, in_memory) in
+        [(5u32, offset, 0x20_0000u64, code.len() as u64, code.len() as u64), (6, 0, 0x20_1000, 0, 0x2345)]
+    {
+        file.extend(1u32.to_le_bytes());
+        file.extend(flags.to_le_bytes());
+        for number in [offset, address, address, in_file, in_memory, 4096] {
+            file.extend(number.to_le_bytes());
+        }
+    }
+    file.extend(code);
+    file
+}
+
+/// A small but sound manifest.
+pub fn manifest() -> Manifest {
+    Manifest {
+        image: "test".into(),
+        version: "1".into(),
+        model: ModelIdentity { name: "tiny".into(), weights_bytes: 9, weights_root: [7; 48] },
+        template: ChatTemplate {
+            start: vec![],
+            system_open: vec![1],
+            user_open: vec![2],
+            assistant_open: vec![3],
+            close: vec![4],
+            stop: vec![5],
+        },
+        tasks: vec![TaskPrompt { task: "chat".into(), instruction: vec![] }],
+        limits: Limits {
+            context_tokens: 64,
+            output_tokens: 16,
+            sessions: 1,
+            connections: 1,
+            request_bytes: 1024,
+            idle_ms: 1000,
+        },
+        machine: Machine {
+            memory_mib: 1024,
+            network: DeviceSlot { device: 4, bar: 0xC000_0000 },
+            weights: DeviceSlot { device: 5, bar: 0xC010_0000 },
+        },
+        network: Network { address: [10, 0, 2, 15], prefix: 24, gateway: [10, 0, 2, 2], port: 443 },
+    }
+}
+
+/// A model file that is no model: the builder reads its metadata and hashes the rest.
+pub fn model_file() -> Vec<u8> {
+    let control = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"];
+    let letters = ('!'..='~').map(String::from).chain(["Ġ", "Ċ"].map(String::from));
+    let tokens: Vec<String> = control.map(String::from).into_iter().chain(letters).collect();
+    let types: Vec<i32> = (0..tokens.len()).map(|i| if i < control.len() { 3 } else { 1 }).collect();
+    Writer::new()
+        .set("general.architecture", "llama")
+        .set("llama.context_length", 1024u32)
+        .set("tokenizer.ggml.model", "gpt2")
+        .set("tokenizer.ggml.pre", "smollm")
+        .set("tokenizer.ggml.tokens", tokens)
+        .set("tokenizer.ggml.token_type", types)
+        .set("tokenizer.ggml.merges", Vec::<String>::new())
+        .tensor("token_embd.weight", &[32, 2], TensorType::F32, &[0.5; 64])
+        .unwrap()
+        .finish()
+}
