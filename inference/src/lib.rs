@@ -16,8 +16,24 @@
 #![deny(unsafe_code)]
 extern crate alloc;
 
+mod cache;
+mod config;
 mod encode;
+mod error;
+mod forward;
 pub mod gguf;
+mod kernels;
+mod logits;
+mod memory;
+mod model;
+mod random;
+mod rope;
 pub mod tokenizer;
+mod workers;
 
+pub use config::Config;
+pub use error::{LimitsError, LoadError};
+pub use logits::{LogitsError, logits};
+pub use model::Model;
 pub use tokenizer::Tokenizer;
+pub use workers::{SingleThread, Workers};

@@ -1,0 +1,122 @@
+//! A small random Llama-architecture model, the same for the same seed.
+use inference::gguf::TensorType;
+use inference::gguf::write::Writer;
+
+/// The shape of a test model.
+#[derive(Clone, Copy, Debug)]
+pub struct Shape {
+    pub vocabulary: usize,
+    pub context: usize,
+    pub embedding: usize,
+    pub layers: usize,
+    pub feed_forward: usize,
+    pub heads: usize,
+    pub heads_kv: usize,
+    pub tied: bool,
+}
+
+/// Grouped-query attention, and a number of rows that is no multiple of eight.
+pub const SHAPE: Shape = Shape {
+    vocabulary: 301,
+    context: 96,
+    embedding: 128,
+    layers: 3,
+    feed_forward: 160,
+    heads: 8,
+    heads_kv: 2,
+    tied: true,
+};
+
+pub const END: u32 = 256;
+
+/// SplitMix64, summed to something near a normal distribution.
+pub struct Noise(pub u64);
+
+impl Noise {
+    fn uniform(&mut self) -> f32 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ (z >> 31)) >> 40) as f32 / (1_u64 << 24) as f32
+    }
+
+    fn normal(&mut self) -> f32 {
+        (0..12).map(|_| self.uniform()).sum::<f32>() - 6.0
+    }
+
+    pub fn values(&mut self, len: usize, mean: f32, deviation: f32) -> Vec<f32> {
+        (0..len).map(|_| mean + deviation * self.normal()).collect()
+    }
+}
+
+/// The file of a random model: matrices as `kind`, norms as F32.
+pub fn model(shape: Shape, kind: TensorType, seed: u64) -> Writer {
+    let Shape { vocabulary, embedding, layers, feed_forward, heads, heads_kv, .. } = shape;
+    let head = embedding / heads;
+    let mut noise = Noise(seed);
+    let mut writer = Writer::new();
+    writer
+        .set("general.architecture", "llama")
+        .set("llama.context_length", shape.context as u32)
+        .set("llama.embedding_length", embedding as u32)
+        .set("llama.block_count", layers as u32)
+        .set("llama.feed_forward_length", feed_forward as u32)
+        .set("llama.attention.head_count", heads as u32)
+        .set("llama.attention.head_count_kv", heads_kv as u32)
+        .set("llama.attention.layer_norm_rms_epsilon", 1e-5_f32)
+        .set("llama.rope.dimension_count", head as u32)
+        .set("llama.rope.freq_base", 10_000.0_f32);
+
+    // One token for each byte, then one control token, then filling.
+    let byte_names = (0..=255_u8).map(|byte| match byte {
+        b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff => char::from(byte),
+        0..=0x20 => char::from_u32(0x100 + u32::from(byte)).expect("a character"),
+        0x7f..=0xa0 => char::from_u32(0x100 + 33 + u32::from(byte - 0x7f)).expect("a character"),
+        0xad => '\u{143}',
+    });
+    let mut tokens: Vec<String> = byte_names.map(String::from).collect();
+    tokens.push("<|im_end|>".into());
+    tokens.extend((tokens.len()..vocabulary).map(|token| format!("[unused{token}]")));
+    let types = (0..vocabulary).map(|token| match token {
+        0..256 => 1,
+        256 => 3,
+        _ => 5,
+    });
+    writer
+        .set("tokenizer.ggml.model", "gpt2")
+        .set("tokenizer.ggml.pre", "smollm")
+        .set("tokenizer.ggml.tokens", tokens)
+        .set("tokenizer.ggml.token_type", types.collect::<Vec<i32>>())
+        .set("tokenizer.ggml.merges", Vec::<String>::new());
+
+    let mut matrix = |writer: &mut Writer, name: &str, width: usize, height: usize, gain: f32| {
+        let values = noise.values(width * height, 0.0, gain / (width as f32).sqrt());
+        writer.tensor(name, &[width, height], kind, &values).expect("the shape fits");
+    };
+    // Gains that keep the logits spread out, so that top-1 means something.
+    matrix(&mut writer, "token_embd.weight", embedding, vocabulary, 12.0);
+    for layer in 0..layers {
+        let name = |part: &str| format!("blk.{layer}.{part}.weight");
+        matrix(&mut writer, &name("attn_q"), embedding, embedding, 1.5);
+        matrix(&mut writer, &name("attn_k"), embedding, heads_kv * head, 1.5);
+        matrix(&mut writer, &name("attn_v"), embedding, heads_kv * head, 1.0);
+        matrix(&mut writer, &name("attn_output"), embedding, embedding, 1.0);
+        matrix(&mut writer, &name("ffn_gate"), embedding, feed_forward, 1.0);
+        matrix(&mut writer, &name("ffn_up"), embedding, feed_forward, 1.0);
+        matrix(&mut writer, &name("ffn_down"), feed_forward, embedding, 1.0);
+    }
+    if !shape.tied {
+        matrix(&mut writer, "output.weight", embedding, vocabulary, 6.0);
+    }
+    let mut noise = Noise(seed + 1);
+    let mut norm = |writer: &mut Writer, name: &str| {
+        let values = noise.values(embedding, 1.0, 0.1);
+        writer.tensor(name, &[embedding], TensorType::F32, &values).expect("the shape fits");
+    };
+    for layer in 0..layers {
+        norm(&mut writer, &format!("blk.{layer}.attn_norm.weight"));
+        norm(&mut writer, &format!("blk.{layer}.ffn_norm.weight"));
+    }
+    norm(&mut writer, "output_norm.weight");
+    writer
+}

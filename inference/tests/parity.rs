@@ -1,0 +1,90 @@
+//! Logits against candle's `quantized_llama` on the same file, at every position.
+mod common;
+
+use candle_core::quantized::gguf_file::Content;
+use candle_core::{Device, Tensor};
+use candle_transformers::models::quantized_llama::ModelWeights;
+use common::{Noise, SHAPE, Shape, model};
+use inference::gguf::TensorType;
+use inference::{Model, SingleThread, logits};
+use std::io::Cursor;
+
+/// Candle's logits after each token, evaluated one by one as it decodes.
+fn reference(file: &[u8], tokens: &[u32]) -> Vec<Vec<f32>> {
+    let device = Device::Cpu;
+    let mut reader = Cursor::new(file);
+    let content = Content::read(&mut reader).expect("candle reads the file");
+    let mut model = ModelWeights::from_gguf(content, &mut reader, &device).expect("candle loads the model");
+    let row = |(position, token): (usize, &u32)| {
+        let input = Tensor::new(&[[*token]], &device).expect("a tensor");
+        let output = model.forward(&input, position).expect("candle evaluates");
+        output.flatten_all().and_then(|row| row.to_vec1()).expect("a row of logits")
+    };
+    tokens.iter().enumerate().map(row).collect()
+}
+
+fn cosine(a: &[f32], b: &[f32]) -> f64 {
+    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
+    dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
+}
+
+/// The largest element's place, and by how much it leads.
+fn top(row: &[f32]) -> (usize, f32) {
+    let first = (0..row.len()).max_by(|a, b| row[*a].total_cmp(&row[*b])).expect("not empty");
+    let second = (0..row.len()).filter(|i| *i != first).map(|i| row[i]).fold(f32::NEG_INFINITY, f32::max);
+    (first, row[first] - second)
+}
+
+/// How near the two must be.
+struct Tolerance {
+    cosine: f64,
+    difference: f32,
+}
+
+fn compare(file: &[u8], tokens: &[u32], tolerance: &Tolerance) {
+    let model = Model::load(file).expect("a valid model");
+    let ours = logits(&model, tokens, &SingleThread).expect("logits");
+    let theirs = reference(file, tokens);
+    let mut decided = 0;
+    for (position, (ours, theirs)) in ours.chunks(model.config().vocabulary_length).zip(&theirs).enumerate() {
+        let cosine = cosine(ours, theirs);
+        let difference = ours.iter().zip(theirs).fold(0.0_f32, |most, (a, b)| most.max((a - b).abs()));
+        assert!(cosine >= tolerance.cosine, "position {position}: cosine {cosine}");
+        assert!(difference <= tolerance.difference, "position {position}: largest difference {difference}");
+        let (first, margin) = top(theirs);
+        if margin > 2.0 * tolerance.difference {
+            assert_eq!(top(ours).0, first, "position {position}");
+            decided += 1;
+        }
+    }
+    assert_eq!(theirs.len(), tokens.len());
+    assert!(decided * 2 > tokens.len(), "the margins of only {decided} positions are more than noise");
+}
+
+/// Tokens without a pattern, more than one batch of them.
+fn tokens(shape: Shape, seed: u64) -> Vec<u32> {
+    let noise = Noise(seed).values(80, 0.0, 1e6);
+    noise.into_iter().map(|value| value.abs() as u32 % shape.vocabulary as u32).collect()
+}
+
+const FLOAT: Tolerance = Tolerance { cosine: 0.999_999, difference: 1e-3 };
+
+#[test]
+fn f32_weights_give_the_logits_of_candle() {
+    compare(&model(SHAPE, TensorType::F32, 11).finish(), &tokens(SHAPE, 1), &FLOAT);
+}
+
+#[test]
+fn f16_weights_give_the_logits_of_candle() {
+    let shape = Shape { tied: false, heads: 4, heads_kv: 4, ..SHAPE };
+    compare(&model(shape, TensorType::F16, 12).finish(), &tokens(shape, 2), &FLOAT);
+}
+
+#[test]
+fn q8_0_weights_give_the_logits_of_candle() {
+    // Both quantise the vectors to the same steps; a value at the border between two may fall to either side.
+    let tolerance = Tolerance { cosine: 0.9999, difference: 0.15 };
+    compare(&model(SHAPE, TensorType::Q8_0, 13).finish(), &tokens(SHAPE, 3), &tolerance);
+    let untied = Shape { tied: false, ..SHAPE };
+    compare(&model(untied, TensorType::Q8_0, 14).finish(), &tokens(untied, 4), &tolerance);
+}
