@@ -137,9 +137,15 @@ impl Session {
         let host = server.to_owned();
         let mut nonce: Nonce = [0; NONCE_LEN];
         aws_lc_rs::default_provider().secure_random.fill(&mut nonce).map_err(|_| SessionError::Random)?;
-        let response =
-            send(&mut sender, &host, patience, wire::path::EVIDENCE, "application/octet-stream", nonce.to_vec())
-                .await?;
+        let response = send(
+            &mut sender,
+            &host,
+            patience,
+            wire::path::EVIDENCE,
+            "application/octet-stream",
+            nonce.to_vec(),
+        )
+        .await?;
         let evidence = whole(response, patience).await?;
         let verdict = verify_fresh(&evidence, &nonce, &certificate, &exporter, &policy, SystemTime::now())?;
         Ok(Self { sender, host, verdict, patience })
@@ -254,7 +260,9 @@ impl ServerCertVerifier for EvidenceVerifier {
                 if let Ok(mut slot) = self.rejection.lock() {
                     *slot = Some(rejection);
                 }
-                Err(rustls::Error::InvalidCertificate(rustls::CertificateError::ApplicationVerificationFailure))
+                Err(rustls::Error::InvalidCertificate(
+                    rustls::CertificateError::ApplicationVerificationFailure,
+                ))
             }
         }
     }

@@ -12,13 +12,19 @@ pub fn run() -> Result<()> {
     setup::for_ci()?;
     let clippy = ["-Dwarnings"];
     let freestanding = |package| {
-        [&["clippy", "--release", "--locked", "-p", package, "--features", "freestanding", "--bins", "--"], &clippy[..]]
-            .concat()
+        [
+            &["clippy", "--release", "--locked", "-p", package, "--features", "freestanding", "--bins", "--"],
+            &clippy[..],
+        ]
+        .concat()
     };
     step("format", || build::cargo(&["fmt", "--all", "--check"]))?;
     step("privacy of the repository", repository_is_clean)?;
     step("lints: host", || {
-        build::cargo(&[&["clippy", "--release", "--locked", "--workspace", "--all-targets", "--"], &clippy[..]].concat())
+        build::cargo(
+            &[&["clippy", "--release", "--locked", "--workspace", "--all-targets", "--"], &clippy[..]]
+                .concat(),
+        )
     })?;
     step("lints: kernel", || build::cargo(&freestanding("kernel")))?;
     step("lints: SNP model", || build::cargo(&freestanding("snp-model")))?;
@@ -56,7 +62,8 @@ fn repository_is_clean() -> Result<()> {
         .lines()
         .filter(|name| {
             let test_data = name.contains("tests/data/");
-            let key = name.ends_with(".key") || name.ends_with(".pem") && !test_data && !name.starts_with("attestation/");
+            let key = name.ends_with(".key")
+                || name.ends_with(".pem") && !test_data && !name.starts_with("attestation/");
             let built = name.ends_with(".rom") || name.ends_with(".igvm") || name.ends_with(".elf");
             let weights = name.ends_with(".gguf") && !name.starts_with("models/") && !test_data;
             key || built || weights

@@ -90,7 +90,11 @@ impl Guest {
                     }
                 }
                 Err(RecvTimeoutError::Timeout) => {
-                    bail!("the guest did not say {text:?} within {} s:\n{}", patience.as_secs(), self.output())
+                    bail!(
+                        "the guest did not say {text:?} within {} s:\n{}",
+                        patience.as_secs(),
+                        self.output()
+                    )
                 }
                 Err(RecvTimeoutError::Disconnected) => {
                     bail!("the guest ended before it said {text:?}:\n{}", self.output())
@@ -140,12 +144,16 @@ fn forward(stream: impl std::io::Read, sender: &std::sync::mpsc::Sender<String>)
 
 /// A port that was free a moment ago.
 pub fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0").context("no free port on the loopback interface")?.local_addr()?.port())
+    Ok(TcpListener::bind("127.0.0.1:0")
+        .context("no free port on the loopback interface")?
+        .local_addr()?
+        .port())
 }
 
 /// Writes a client policy for an image that was built into `folder` and a model root, and returns its path.
 pub fn policy(folder: &Path, development_root: Option<&Path>) -> Result<PathBuf> {
-    let out = folder.join(if development_root.is_some() { "policy.toml" } else { "policy-without-root.toml" });
+    let out =
+        folder.join(if development_root.is_some() { "policy.toml" } else { "policy-without-root.toml" });
     let mut command = Command::new(program("cloister")?);
     command.arg("policy").arg("--digests").arg(folder.join("digests.json")).arg("--out").arg(&out);
     if let Some(root) = development_root {

@@ -98,7 +98,11 @@ fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
     tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::Runtime)
 }
 
-fn request(chat: &std::path::Path, last: usize, max_tokens: Option<u32>) -> Result<SummarizeRequest, Failure> {
+fn request(
+    chat: &std::path::Path,
+    last: usize,
+    max_tokens: Option<u32>,
+) -> Result<SummarizeRequest, Failure> {
     let shown = || chat.display().to_string();
     let bytes = std::fs::read(chat).map_err(|source| Failure::ChatFile { path: shown(), source })?;
     let mut messages = export::read(&bytes).map_err(|source| Failure::Chat { path: shown(), source })?;

@@ -37,7 +37,8 @@ fn date(text: &str) -> Option<&str> {
     let separator = rest.chars().next().filter(|c| matches!(c, '/' | '.' | '-'))?;
     let (second, _, rest) = number(rest[1..].trim_start(), 2)?;
     let (third, third_digits, rest) = number(rest.strip_prefix(separator)?.trim_start(), 4)?;
-    let day_and_month = |a: u32, b: u32| (1..=31).contains(&a) && (1..=31).contains(&b) && (a <= 12 || b <= 12);
+    let day_and_month =
+        |a: u32, b: u32| (1..=31).contains(&a) && (1..=31).contains(&b) && (a <= 12 || b <= 12);
     let plausible = match (first_digits, third_digits) {
         (4, 1 | 2) => day_and_month(second, third),
         (1 | 2, 2 | 4) => day_and_month(first, second),

@@ -24,8 +24,14 @@ const WRITTEN_BY_THE_APP: &[&str] = &[
 ];
 
 /// Endings of a body's first line that name an attached file.
-const ATTACHED: &[&str] =
-    &["(file attached)", "(datei angehängt)", "(archivo adjunto)", "(fichier joint)", "(arquivo anexado)", "(file allegato)"];
+const ATTACHED: &[&str] = &[
+    "(file attached)",
+    "(datei angehängt)",
+    "(archivo adjunto)",
+    "(fichier joint)",
+    "(arquivo anexado)",
+    "(file allegato)",
+];
 
 /// Marks that follow a message which was edited.
 const EDITED: &[&str] = &[

@@ -64,7 +64,10 @@ fn what_only_resembles_a_header_belongs_to_the_message() {
     let chat = "12/03/2024, 18:02 - Anna: dates:\n14/03/2024 maybe\n45/99/2024, 18:02 - no\n12/03/2024, 99:02 - no\n[note] x: y";
     assert_eq!(
         pairs(chat),
-        [pair("Anna", "dates:\n14/03/2024 maybe\n45/99/2024, 18:02 - no\n12/03/2024, 99:02 - no\n[note] x: y")]
+        [pair(
+            "Anna",
+            "dates:\n14/03/2024 maybe\n45/99/2024, 18:02 - no\n12/03/2024, 99:02 - no\n[note] x: y"
+        )]
     );
 }
 

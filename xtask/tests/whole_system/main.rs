@@ -1,0 +1,10 @@
+//! Tests of the whole system: the programs as people run them, and the real image in the SNP model.
+#![forbid(unsafe_code)]
+
+mod bad_input;
+mod digests;
+mod fixture;
+mod main_job;
+mod memory;
+mod qmp;
+mod tls;

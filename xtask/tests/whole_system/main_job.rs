@@ -1,0 +1,52 @@
+//! The main job and the peers that must get along with the guest.
+
+use crate::fixture::{Fixture, cloister, sample, summarize};
+use crate::tls;
+use std::time::Duration;
+
+#[test]
+fn a_summary_arrives_in_an_attested_session() {
+    let (mut guest, policy) = Fixture::get().boot(&[]);
+    let output = summarize(&sample(), &guest.server(), &policy, "12", &[]);
+    let shown = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{shown}\n{}", String::from_utf8_lossy(&output.stderr));
+
+    // A summary, then three lines of evidence that name image and model and say what the session is worth.
+    let lines: Vec<&str> = shown.lines().collect();
+    let (summary, evidence) = lines.split_at(lines.len() - 3);
+    assert!(summary.iter().any(|line| line.split_whitespace().count() >= 3), "{shown}");
+    assert!(evidence[0].starts_with("image ") && evidence[1].starts_with("model "), "{shown}");
+    assert!(evidence[2].starts_with("checked ") && evidence[2].contains("protects nothing"), "{shown}");
+
+    let output = summarize(&sample(), &guest.server(), &policy, "3", &["--json"]);
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(json["messages_sent"], 3);
+    assert!(!json["summary"].as_str().unwrap().is_empty());
+    assert_eq!(json["evidence"]["development_root"], true);
+
+    let output =
+        cloister(&["verify", "--server", &guest.server(), "--policy", policy.to_str().unwrap(), "--json"]);
+    assert!(output.status.success());
+
+    // What the operator sees has numbers, and no word of the chat or of the summary.
+    guest.wait_for("request", Duration::from_secs(10)).unwrap();
+    let log = guest.output();
+    let chat = std::fs::read_to_string(sample()).unwrap();
+    for word in chat.split(|c: char| !c.is_alphanumeric()).filter(|word| word.len() >= 7) {
+        assert!(!log.contains(word), "the operator's log contains {word:?} from the chat:\n{log}");
+    }
+    assert!(guest.stop().unwrap().success(), "the launcher ends cleanly when it is asked to");
+}
+
+#[test]
+fn b11_openssl_completes_a_tls13_handshake_and_no_older_one() {
+    let (guest, _) = Fixture::get().boot(&[]);
+    let good = tls::handshake(&guest.server(), &["-tls1_3"]);
+    let report = String::from_utf8_lossy(&good.stdout).into_owned();
+    assert!(good.status.success(), "{report}");
+    assert!(report.contains("New, TLSv1.3, Cipher is TLS_AES_256_GCM_SHA384"), "{report}");
+    assert!(report.contains("Peer signing digest: SHA384"), "{report}");
+
+    let old = tls::handshake(&guest.server(), &["-tls1_2"]);
+    assert!(!old.status.success(), "TLS 1.2 is refused");
+}
