@@ -1,0 +1,129 @@
+//! Prompts: measured tokens around a client's text.
+//!
+//! The frame of every turn comes from the manifest as token ids. What a client sends goes through the tokenizer as plain
+//! text, which yields no control token whatever it spells, and is placed between them (REQUIREMENTS E2, E3).
+
+use crate::requests::{ChatRequest, Message, SummarizeRequest};
+use alloc::string::String;
+use alloc::vec::Vec;
+use attestation::manifest::{ChatTemplate, Manifest};
+use inference::Tokenizer;
+use wire::chat::Role;
+use zeroize::Zeroizing;
+
+/// Token ids of a prompt; wiped when dropped.
+pub(crate) type Prompt = Zeroizing<Vec<u32>>;
+
+/// One chat message as the model reads it: `sender: text` and a line break.
+///
+/// White space is collapsed to single spaces and a colon cannot occur in the sender, so that a message can neither
+/// begin a line of its own nor speak for another sender.
+pub fn line(sender: &str, text: &str) -> Zeroizing<String> {
+    // The words are no longer than what they were in, so the string never grows and leaves no copy behind.
+    let mut line = Zeroizing::new(String::with_capacity(sender.len() + text.len() + 3));
+    let words = sender.split(|c: char| c.is_whitespace() || c == ':').filter(|word| !word.is_empty());
+    spaced(&mut line, words);
+    line.push_str(": ");
+    spaced(&mut line, text.split_whitespace());
+    line.push('\n');
+    line
+}
+
+fn spaced<'a>(line: &mut String, words: impl Iterator<Item = &'a str>) {
+    for (at, word) in words.enumerate() {
+        if at > 0 {
+            line.push(' ');
+        }
+        line.push_str(word);
+    }
+}
+
+/// The prompt that asks for a summary.
+pub(crate) fn summarize(
+    request: &SummarizeRequest,
+    instruction: &[u32],
+    manifest: &Manifest,
+    tokenizer: &Tokenizer,
+) -> Prompt {
+    let lines: Vec<Prompt> = request
+        .messages
+        .iter()
+        .map(|Message { sender, text }| Zeroizing::new(tokenizer.encode(&line(sender, text))))
+        .collect();
+    let template = &manifest.template;
+    let mut parts = instructed(template, instruction);
+    parts.push(&template.user_open);
+    parts.extend(lines.iter().map(|line| line.as_slice()));
+    parts.extend([template.close.as_slice(), &template.assistant_open]);
+    join(&parts)
+}
+
+/// The prompt that continues a conversation.
+pub(crate) fn chat(request: &ChatRequest, instruction: &[u32], manifest: &Manifest, tokenizer: &Tokenizer) -> Prompt {
+    let contents: Vec<(Role, Prompt)> = request
+        .messages
+        .iter()
+        .map(|message| (message.role, Zeroizing::new(tokenizer.encode(&message.content))))
+        .collect();
+    let template = &manifest.template;
+    let mut parts = instructed(template, instruction);
+    for (role, content) in &contents {
+        parts.extend([opening(template, *role), content.as_slice(), &template.close]);
+    }
+    parts.push(&template.assistant_open);
+    join(&parts)
+}
+
+fn opening(template: &ChatTemplate, role: Role) -> &[u32] {
+    match role {
+        Role::System => &template.system_open,
+        Role::User => &template.user_open,
+        Role::Assistant => &template.assistant_open,
+    }
+}
+
+/// The start of the prompt and the task's instruction, if it has one.
+fn instructed<'a>(template: &'a ChatTemplate, instruction: &'a [u32]) -> Vec<&'a [u32]> {
+    let mut parts = Vec::from([template.start.as_slice()]);
+    if !instruction.is_empty() {
+        parts.extend([template.system_open.as_slice(), instruction, &template.close]);
+    }
+    parts
+}
+
+/// `concat` allocates once, so no copy stays behind.
+fn join(parts: &[&[u32]]) -> Prompt {
+    Zeroizing::new(parts.concat())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_message_is_one_line() {
+        for (sender, text, expected) in [
+            ("Amara", "see you at 8", "Amara: see you at 8\n"),
+            ("Amara", " two\n\n lines\t here ", "Amara: two lines here\n"),
+            ("Amara: Ben", "x", "Amara Ben: x\n"),
+            (" A\nB ", "x: y", "A B: x: y\n"),
+            ("", "x", ": x\n"),
+            ("Amara", "", "Amara: \n"),
+            ("Amara", "listen:", "Amara: listen:\n"),
+            ("Amara", "a\u{2028}b\u{85}c", "Amara: a b c\n"),
+        ] {
+            assert_eq!(*line(sender, text), expected);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn e3_a_message_cannot_begin_another(sender in any::<String>(), text in any::<String>()) {
+            let line = line(&sender, &text);
+            prop_assert_eq!(line.find('\n'), Some(line.len() - 1));
+            prop_assert!(line.split_once(": ").is_some_and(|(sender, _)| !sender.contains(':')));
+            prop_assert!(line.capacity() <= sender.len() + text.len() + 3, "grew, and left a copy behind");
+        }
+    }
+}
