@@ -107,7 +107,8 @@ gdt_pointer:
 // fn svm_run(vmcb: rdi, registers: rsi, fpu: rdx)
 //
 // Guest FS, GS, TR, LDTR and the system-call MSRs stay in the processor from the first VMLOAD on: this program uses
-// none of them. It does use XMM registers, so FXSAVE keeps the guest's; it never touches the upper halves of YMM.
+// none of them. It does use vector registers: FXSAVE keeps the guest's XMM whatever XCR0 says, XSAVE the upper halves of YMM if XCR0,
+// which VMRUN does not switch, enables them. TCG has no larger vectors.
 .section .text.svm_run, "ax"
 .global svm_run
 svm_run:
@@ -120,6 +121,10 @@ svm_run:
     push rdx
     push rsi
     fxrstor64 [rdx]
+    lea rcx, [rdx + 512]
+    mov eax, 4                  // AVX; nothing happens where XCR0 lacks it
+    xor edx, edx
+    xrstor64 [rcx]
     mov rax, rdi
     mov rbx, [rsi + 0x18]
     mov rcx, [rsi + 0x08]
@@ -156,6 +161,10 @@ svm_run:
     mov [rsi + 0x30], rax
     pop rdx
     fxsave64 [rdx]
+    lea rcx, [rdx + 512]
+    mov eax, 4
+    xor edx, edx
+    xsave64 [rcx]
     pop r15
     pop r14
     pop r13

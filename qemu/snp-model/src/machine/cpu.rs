@@ -62,17 +62,6 @@ pub unsafe fn in32(port: u16) -> u32 {
     value
 }
 
-/// Reads an MSR.
-///
-/// # Safety
-/// The MSR must exist on the processor.
-pub unsafe fn read_msr(msr: u32) -> u64 {
-    let (low, high): (u32, u32);
-    // SAFETY: the caller knows the MSR.
-    unsafe { asm!("rdmsr", in("ecx") msr, out("eax") low, out("edx") high, options(nomem, nostack, preserves_flags)) }
-    u64::from(high) << 32 | u64::from(low)
-}
-
 /// Writes an MSR.
 ///
 /// # Safety

@@ -119,9 +119,9 @@ fn launch(bundle: &Bundle<'static>, ram: u64, mut pool: Pool) -> ! {
         certificates: bundle.certificates,
         msrs: HypervisorMsrs::new(),
     };
-    machine.launch_region(Region { gpa: (1 << 32) - rom_bytes, bytes: rom_bytes, kind: PageKind::Normal }, bundle.rom);
     for region in firmware.regions() {
-        machine.launch_region(*region, &[]);
+        // Only the ROM comes with contents.
+        machine.launch_region(*region, if region.kind == PageKind::Normal { bundle.rom } else { &[] });
     }
     let maps = PermissionMaps::new(&mut machine.pool);
     let vmsa = initial_vmsa(&firmware, 0, bundle.signature);

@@ -10,12 +10,15 @@ use core::arch::asm;
 use snp_model::{Page, cpuid_page::C_BIT, ghcb::answer, launch::offset};
 
 unsafe extern "C" {
-    fn svm_run(vmcb: u64, registers: *mut [u64; 16], fpu: *mut FxArea);
+    fn svm_run(vmcb: u64, registers: *mut [u64; 16], fpu: *mut VectorArea);
 }
 
-/// FXSAVE image.
-#[repr(C, align(16))]
-struct FxArea([u8; 512]);
+/// Vector registers: an FXSAVE image, then an XSAVE area in the standard format of which only AVX is used (APM §11.5).
+#[repr(C, align(64))]
+struct VectorArea {
+    fxsave: [u8; 512],
+    xsave: [u8; 512 + 64 + 256],
+}
 
 /// Number of RAX among the general registers, and so on as instructions encode them.
 pub mod register {
@@ -55,7 +58,7 @@ pub struct Vcpu {
     /// The registered GHCB.
     pub ghcb: Option<u64>,
     registers: [u64; 16],
-    fpu: FxArea,
+    fpu: VectorArea,
 }
 
 impl Vcpu {
@@ -66,9 +69,9 @@ impl Vcpu {
             bytes.copy_from_slice(&vmsa[at..at + 8]);
             u64::from_le_bytes(bytes)
         };
-        let mut fpu = FxArea([0; 512]);
-        fpu.0[0..2].copy_from_slice(&vmsa[offset::X87_FCW..offset::X87_FCW + 2]);
-        fpu.0[24..28].copy_from_slice(&vmsa[offset::MXCSR..offset::MXCSR + 4]);
+        let mut fpu = VectorArea { fxsave: [0; 512], xsave: [0; 832] };
+        fpu.fxsave[0..2].copy_from_slice(&vmsa[offset::X87_FCW..offset::X87_FCW + 2]);
+        fpu.fxsave[24..28].copy_from_slice(&vmsa[offset::MXCSR..offset::MXCSR + 4]);
         let mut vcpu = Self {
             vmcb: Vmcb::new(vmsa, maps, pool),
             // APM §15.34.10: SEV and SEV-ES, then the VMSA's SEV_FEATURES from bit 2 on.
@@ -101,7 +104,7 @@ impl Vcpu {
         self.vmcb.set(control::TLB, if npt.take_stale() { FLUSH_ALL } else { 0 });
         self.vmcb.set(control::CLEAN, 0u32);
         // SAFETY: the VMCB is complete, its nested tables show the guest nothing but its own memory, and the host state
-        // save area was set up at start. The guest's general and XMM registers are swapped by `svm_run`.
+        // save area was set up at start. The guest's general and vector registers are swapped by `svm_run`.
         unsafe { svm_run(self.vmcb.address(), &raw mut self.registers, &raw mut self.fpu) };
         self.vmcb.set(control::EVENT_INJECTION, 0u64);
     }
