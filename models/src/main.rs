@@ -1,0 +1,52 @@
+//! The small default model: its data generator, its trainer and its evaluation.
+#![forbid(unsafe_code)]
+
+mod bpe;
+mod dataset;
+mod export;
+mod net;
+mod prompt;
+mod score;
+mod train;
+
+use anyhow::Result;
+use clap::Parser;
+
+/// Makes, trains and judges the default model.
+#[derive(Parser)]
+#[command(name = "models")]
+enum Command {
+    /// Print samples of the training data.
+    Generate {
+        /// How many.
+        #[arg(long, default_value_t = 5)]
+        count: usize,
+        /// The seed.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
+    /// Train the model.
+    Train(train::Options),
+    /// Write the model file from a checkpoint, with the options of the run that saved it.
+    Export(train::Options),
+}
+
+fn main() -> Result<()> {
+    match Command::parse() {
+        Command::Generate { count, seed } => generate(count, seed),
+        Command::Train(options) => train::train(&options),
+        Command::Export(options) => train::export_checkpoint(&options),
+    }
+}
+
+fn generate(count: usize, seed: u64) -> Result<()> {
+    let texts = dataset::Texts::load()?;
+    let mut generator = texts.generator(dataset::Split::Train, seed);
+    for _ in 0..count {
+        let sample = generator.sample(dataset::Difficulty::FULL);
+        println!("--- {:?} ({})", sample.task, sample.language);
+        print!("{}", prompt::rendered(&sample).concat());
+        println!("=> {}\n", sample.answer_text());
+    }
+    Ok(())
+}

@@ -1,0 +1,5 @@
+//! The decoder in candle: a Llama-architecture network that trains on a CPU.
+
+pub mod circuit;
+pub mod decoder;
+pub mod ops;
