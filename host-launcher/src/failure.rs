@@ -87,6 +87,9 @@ pub enum Failure {
         /// Why.
         reason: String,
     },
+    /// Without these the launcher could not end QEMU when it is asked to.
+    #[error("the handlers for SIGINT and SIGTERM cannot be set: {0}")]
+    Signals(io::Error),
     /// A file for the run cannot be written.
     #[error("{path} cannot be written: {source}; choose another path")]
     Write {
@@ -113,7 +116,7 @@ impl Failure {
             | Self::Bundle(_) => 4,
             Self::Listen { .. } => 5,
             Self::Model(_) | Self::Development { .. } => 6,
-            Self::Write { .. } => 7,
+            Self::Write { .. } | Self::Signals(_) => 7,
         }
     }
 }

@@ -8,6 +8,7 @@
 //! * **Nothing is left behind.** QEMU ends with the launcher, however that ends.
 #![forbid(unsafe_code)]
 
+pub mod development;
 pub mod ending;
 pub mod event_stream;
 pub mod failure;

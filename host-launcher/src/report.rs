@@ -1,5 +1,6 @@
 //! What happens, for a person or for a program.
 
+use crate::ending::Ending;
 use crate::supervise::Happening;
 use serde_json::{Value, json};
 use std::fs::{File, OpenOptions};
@@ -53,6 +54,20 @@ impl Report {
                 );
             }
             Happening::Stop | Happening::Closed => {}
+        }
+    }
+
+    /// The guest has ended. A person reads the reason last, on standard error.
+    pub fn end(&mut self, ending: &Ending) {
+        let text = ending.to_string();
+        let code = ending.exit_code();
+        eprintln!("cloister-launch: {text}");
+        let object = json!({ "ended": code, "reason": text });
+        if self.json {
+            println!("{object}");
+        }
+        if let Some(file) = &mut self.file {
+            let _ = writeln!(file, "{object}");
         }
     }
 
