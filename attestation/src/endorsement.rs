@@ -26,21 +26,23 @@ pub(crate) const UNUSED_SPLS: [ObjectIdentifier; 4] = [
     oid("1.3.6.1.4.1.3704.1.3.7"),
 ];
 
-/// A component of a TCB as an endorsement certificate states it, an `INTEGER`.
+/// A component of a TCB, which an endorsement certificate states as an `INTEGER`.
 pub(crate) struct Component {
     pub(crate) oid: ObjectIdentifier,
     pub(crate) name: &'static str,
-    pub(crate) value: u8,
+    /// Its place in a TCB.
+    pub(crate) of: fn(&mut Tcb) -> &mut u8,
 }
 
-/// Every component that a certificate for `product` must state, with its value in `tcb`.
-pub(crate) fn components(product: Product, tcb: &Tcb) -> impl Iterator<Item = Component> {
-    let fmc = Component { oid: oid("1.3.6.1.4.1.3704.1.3.9"), name: "fmc", value: tcb.fmc };
-    let all = [
-        Component { oid: oid("1.3.6.1.4.1.3704.1.3.1"), name: "boot loader", value: tcb.boot_loader },
-        Component { oid: oid("1.3.6.1.4.1.3704.1.3.2"), name: "tee", value: tcb.tee },
-        Component { oid: oid("1.3.6.1.4.1.3704.1.3.3"), name: "snp", value: tcb.snp },
-        Component { oid: oid("1.3.6.1.4.1.3704.1.3.8"), name: "microcode", value: tcb.microcode },
+/// Every component that a certificate for `product` states.
+pub(crate) fn components(product: Product) -> &'static [Component] {
+    const ALL: &[Component] = &[
+        Component { oid: oid("1.3.6.1.4.1.3704.1.3.9"), name: "fmc", of: |tcb| &mut tcb.fmc },
+        Component { oid: oid("1.3.6.1.4.1.3704.1.3.1"), name: "boot loader", of: |tcb| &mut tcb.boot_loader },
+        Component { oid: oid("1.3.6.1.4.1.3704.1.3.2"), name: "tee", of: |tcb| &mut tcb.tee },
+        Component { oid: oid("1.3.6.1.4.1.3704.1.3.3"), name: "snp", of: |tcb| &mut tcb.snp },
+        Component { oid: oid("1.3.6.1.4.1.3704.1.3.8"), name: "microcode", of: |tcb| &mut tcb.microcode },
     ];
-    (product == Product::Turin).then_some(fmc).into_iter().chain(all)
+    // Only Turin has the FMC.
+    if product == Product::Turin { ALL } else { &ALL[1..] }
 }

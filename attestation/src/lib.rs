@@ -17,6 +17,8 @@ pub mod batch;
 pub mod canonical;
 mod cbor;
 pub mod certificate_table;
+#[cfg(feature = "development")]
+pub mod development;
 #[cfg(any(feature = "verifier", feature = "development"))]
 mod endorsement;
 pub mod evidence;

@@ -149,9 +149,7 @@ fn authorities(
     let Some(development) = &policy.development_root else {
         let organisation = key.issuer().organization().ok().flatten();
         return Err(match organisation {
-            Some(name) if name.value() == DEVELOPMENT_ORGANISATION => {
-                VerifyError::DevelopmentRootNotGiven
-            }
+            Some(name) if name.value() == DEVELOPMENT_ORGANISATION => VerifyError::DevelopmentRootNotGiven,
             _ => VerifyError::UnknownRoot(key.issuer().to_string()),
         });
     };
@@ -183,14 +181,11 @@ fn check_product(report: &Report, product: Product, policy: &Policy) -> Result<(
 fn check_tcb(report: &Report, product: Product, key: &Certificate) -> Result<Tcb, VerifyError> {
     let tcb = Tcb::from_bytes(product, report.reported_tcb())
         .ok_or(VerifyError::TcbReserved(TcbKind::Reported, product))?;
-    for component in endorsement::components(product, &tcb) {
-        let certificate: u8 = key.read_extension(component.oid)?;
-        if certificate != component.value {
-            return Err(VerifyError::TcbMismatch {
-                component: component.name,
-                report: component.value,
-                certificate,
-            });
+    for component in endorsement::components(product) {
+        let certificate = key.read_extension(component.oid)?;
+        let report = *(component.of)(&mut tcb.clone());
+        if certificate != report {
+            return Err(VerifyError::TcbMismatch { component: component.name, report, certificate });
         }
     }
     for oid in endorsement::UNUSED_SPLS {
