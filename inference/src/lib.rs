@@ -28,6 +28,8 @@ mod memory;
 mod model;
 mod random;
 mod rope;
+mod sampling;
+mod scheduler;
 pub mod tokenizer;
 mod workers;
 
@@ -35,5 +37,9 @@ pub use config::Config;
 pub use error::{LimitsError, LoadError};
 pub use logits::{LogitsError, logits};
 pub use model::Model;
+pub use sampling::Sampling;
+pub use scheduler::{
+    FinishReason, Generation, GenerationId, Limits, Output, OutputKind, Scheduler, SubmitError,
+};
 pub use tokenizer::Tokenizer;
 pub use workers::{SingleThread, Workers};

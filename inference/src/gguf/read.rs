@@ -2,8 +2,10 @@
 use super::error::{Error, Part};
 use super::types::{TensorType, ValueType};
 use super::{ALIGNMENT_KEY, DEFAULT_ALIGNMENT, MAGIC, MAX_DIMENSIONS};
+use crate::encode;
 use alloc::collections::BTreeMap;
 use alloc::string::String;
+use alloc::vec;
 use alloc::vec::Vec;
 
 /// The most metadata entries a file may have. Real models have about 40.
@@ -167,6 +169,14 @@ impl<'a> Tensor<'a> {
     pub fn elements(&self) -> usize {
         // Parsing checked that the product fits.
         self.dimensions().iter().product()
+    }
+
+    /// The elements as numbers, in row-major order.
+    #[must_use]
+    pub fn values(&self) -> Vec<f32> {
+        let mut values = vec![0.0; self.elements()];
+        encode::decode(self.kind, self.data, &mut values);
+        values
     }
 
     /// The elements as they are stored.

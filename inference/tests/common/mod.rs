@@ -1,6 +1,7 @@
 //! A small random Llama-architecture model, the same for the same seed.
-use inference::gguf::TensorType;
-use inference::gguf::write::Writer;
+#![allow(dead_code, reason = "each test binary uses its own part")]
+use inference::gguf::write::{Value, Writer};
+use inference::gguf::{self, File, TensorType, ValueType};
 
 /// The shape of a test model.
 #[derive(Clone, Copy, Debug)]
@@ -119,4 +120,38 @@ pub fn model(shape: Shape, kind: TensorType, seed: u64) -> Writer {
     }
     norm(&mut writer, "output_norm.weight");
     writer
+}
+
+/// The same model with what is stored in its matrices as F32.
+pub fn with_f32_matrices(file: &[u8]) -> Vec<u8> {
+    let parsed = File::parse(file).expect("a valid file");
+    let mut writer = Writer::new();
+    for (key, value) in parsed.metadata() {
+        writer.set(key, owned(value));
+    }
+    for (name, tensor) in parsed.tensors() {
+        writer.tensor(name, tensor.dimensions(), TensorType::F32, &tensor.values()).expect("the shape fits");
+    }
+    writer.finish()
+}
+
+fn owned(value: gguf::Value<'_>) -> Value {
+    match value {
+        gguf::Value::Unsigned(value) => Value::U32(value as u32),
+        gguf::Value::Float(value) => Value::F32(value as f32),
+        gguf::Value::String(text) => Value::String(text.into()),
+        gguf::Value::Array(array) if array.element() == ValueType::I32 => Value::I32s(
+            array
+                .iter()
+                .map(|value| if let gguf::Value::Signed(value) = value { value as i32 } else { 0 })
+                .collect(),
+        ),
+        gguf::Value::Array(array) => Value::Strings(
+            array
+                .iter()
+                .map(|value| if let gguf::Value::String(text) = value { text.into() } else { String::new() })
+                .collect(),
+        ),
+        other => panic!("{other:?} is not in these models"),
+    }
 }
