@@ -96,7 +96,7 @@ impl Entry {
 
     /// The entry's word once it is done: the current page stands behind the last.
     pub fn done(word: u64, size: Size) -> u64 {
-        word & !0xFFF | size.bytes() / Size::Small.bytes()
+        word & !0xFFF | (size.bytes() / Size::Small.bytes())
     }
 }
 

@@ -1,11 +1,7 @@
 //! What the guest reaches behind the GHCB: QEMU's own PCI bus and event port, and a few MSRs. All else is an empty bus,
 //! above all the model's log, its exit device and its interrupt controller.
 
-use super::{
-    cpu,
-    memory::DIRECT_MAP,
-    trap::nap,
-};
+use super::{cpu, memory::DIRECT_MAP, trap::nap};
 use snp_model::ghcb::PortAccess;
 
 /// PCI configuration: address and data.
@@ -50,7 +46,8 @@ pub fn port_write(access: PortAccess, value: u32) {
 
 fn allowed(access: PortAccess) -> bool {
     let last = access.port.saturating_add(u16::from(access.bytes) - 1);
-    PCI_CONFIG.contains(&access.port) && PCI_CONFIG.contains(&last) || access.port == EVENTS && access.bytes == 1
+    PCI_CONFIG.contains(&access.port) && PCI_CONFIG.contains(&last)
+        || access.port == EVENTS && access.bytes == 1
 }
 
 /// A read of device memory, 1, 2, 4 or 8 bytes.

@@ -25,7 +25,9 @@ impl Machine {
                 let registers = self.cpuid.lookup(leaf, 0).unwrap_or_default();
                 answer::cpuid(registers[usize::from(register & 3)], register)
             }
-            MsrRequest::ApResetHold => violation!("AP reset hold by the only vCPU: nothing will ever wake it"),
+            MsrRequest::ApResetHold => {
+                violation!("AP reset hold by the only vCPU: nothing will ever wake it")
+            }
             MsrRequest::PreferredGhcb => answer::no_preferred_ghcb(),
             MsrRequest::RegisterGhcb(gpa) => match self.rmp.lookup(gpa) {
                 Some((State::Hypervisor, _)) => {
@@ -37,12 +39,15 @@ impl Machine {
                 None => answer::not_registered(),
             },
             MsrRequest::PageStateChange(value) => {
-                let changed = psc::from_msr(value).is_some_and(|change| self.change_page_state(change).is_ok());
+                let changed =
+                    psc::from_msr(value).is_some_and(|change| self.change_page_state(change).is_ok());
                 answer::page_state_change(if changed { 0 } else { CHANGE_FAILED })
             }
             MsrRequest::HypervisorFeatures => answer::hypervisor_features(),
             MsrRequest::Terminate { set, code } => terminate(set, code),
-            MsrRequest::Unknown(value) => violation!("GHCB MSR request {value:#x}, which no protocol version has"),
+            MsrRequest::Unknown(value) => {
+                violation!("GHCB MSR request {value:#x}, which no protocol version has")
+            }
         };
     }
 }

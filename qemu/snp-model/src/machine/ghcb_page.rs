@@ -12,9 +12,10 @@ use super::{
 };
 use snp_model::{
     PAGE_BYTES,
+    extended_request::{Extended, exit_info_2},
     ghcb::{
-        HYPERVISOR_FEATURES, MALFORMED, Malformed, PortAccess, RAISE_EXCEPTION, Scratch, ValidBitmap, VERSION, event,
-        offset, scratch,
+        HYPERVISOR_FEATURES, MALFORMED, Malformed, PortAccess, RAISE_EXCEPTION, Scratch, VERSION,
+        ValidBitmap, event, offset, scratch,
     },
     psc,
 };
@@ -226,53 +227,58 @@ impl Machine {
         Ok(Reply::default())
     }
 
-    /// GHCB §4.1.8: `SW_EXITINFO1` and `SW_EXITINFO2` are two shared pages. `SW_EXITINFO2` of the reply: the AMD-SP's
-    /// status.
+    /// GHCB §4.1.7: `SW_EXITINFO1` and `SW_EXITINFO2` name two shared pages, of the message and of its response. The
+    /// result is `SW_EXITINFO2` of the reply.
     fn guest_request(&mut self, request: &Request) -> Result<u64, Malformed> {
-        let aligned = (request.info_1 | request.info_2).is_multiple_of(PAGE_BYTES as u64);
-        if !aligned || request.info_1 == request.info_2 {
-            return Err(Malformed::InvalidInput);
-        }
-        let (Some(from), Some(to)) = (self.shared_page(request.info_1), self.shared_page(request.info_2)) else {
-            violation!("guest request with pages {:#x} and {:#x} that are not both shared", request.info_1, request.info_2);
-        };
+        let (from, to) = self.message_pages(request)?;
         let (mut message, mut response) = ([0; PAGE_BYTES], [0; PAGE_BYTES]);
         from.copy(&mut message);
-        match self.amd_sp.guest_request(&message, &mut response) {
-            Ok(()) => {
-                to.write_bytes(0, &response);
-                Ok(0)
-            }
-            Err(status) => {
-                log!("the AMD-SP refused a guest message: {status}");
-                Ok(status as u64)
-            }
+        let result = self.amd_sp.guest_request(&message, &mut response);
+        match result {
+            Ok(()) => to.write_bytes(0, &response),
+            Err(status) => log!("the AMD-SP refused a guest message: {status}"),
+        }
+        Ok(exit_info_2(result))
+    }
+
+    fn message_pages(&self, request: &Request) -> Result<(HostPage, HostPage), Malformed> {
+        let (from, to) = (request.info_1, request.info_2);
+        if !(from | to).is_multiple_of(PAGE_BYTES as u64) || from == to {
+            return Err(Malformed::InvalidInput);
+        }
+        match (self.shared_page(from), self.shared_page(to)) {
+            (Some(from), Some(to)) => Ok((from, to)),
+            _ => violation!("guest request with pages {from:#x} and {to:#x} that are not both shared"),
         }
     }
 
-    /// GHCB §4.1.8.1: certificates first, into RBX pages at RAX.
+    /// GHCB §4.1.8: the same, and certificates into RBX pages at RAX.
     fn extended_guest_request(&mut self, request: &Request) -> Result<Reply, Malformed> {
-        /// `SNP_GUEST_VMM_ERR_INVALID_LEN`, in the upper half.
-        const INVALID_LENGTH: u64 = 1 << 32;
-        let data = request.register(offset::RAX)?;
+        let start = request.register(offset::RAX)?;
         let pages = request.register(offset::RBX)?;
-        let needed = self.certificates.len().div_ceil(PAGE_BYTES) as u64;
-        if pages < needed {
-            let mut reply = Reply::with_registers([(offset::RBX, needed)]);
-            reply.info_2 = INVALID_LENGTH;
-            return Ok(reply);
-        }
-        if !data.is_multiple_of(PAGE_BYTES as u64) {
+        if !start.is_multiple_of(PAGE_BYTES as u64) {
             return Err(Malformed::InvalidInput);
         }
-        let certificates = self.certificates;
-        for (chunk, gpa) in certificates.chunks(PAGE_BYTES).zip((data..).step_by(PAGE_BYTES)) {
-            let Some(page) = self.shared_page(gpa) else {
-                violation!("extended guest request with the data page {gpa:#x}, which is not shared");
-            };
-            page.write_bytes(0, chunk);
+        let (from, _) = self.message_pages(request)?;
+        let mut message = [0; PAGE_BYTES];
+        from.copy(&mut message);
+        match Extended::decide(&message, pages, self.certificates) {
+            Extended::TooFewPages { needed } => {
+                let mut reply = Reply::with_registers([(offset::RBX, needed)]);
+                reply.info_2 = Extended::TOO_FEW_PAGES;
+                Ok(reply)
+            }
+            Extended::Forward { data } => {
+                let info_2 = self.guest_request(request)?;
+                for (chunk, gpa) in data.chunks(PAGE_BYTES).zip((start..).step_by(PAGE_BYTES)) {
+                    let Some(page) = self.shared_page(gpa) else {
+                        violation!("extended guest request with the data page {gpa:#x}, which is not shared");
+                    };
+                    page.write_bytes(0, chunk);
+                }
+                Ok(Reply::with_info_2(info_2))
+            }
         }
-        self.guest_request(request).map(Reply::with_info_2)
     }
 }
 

@@ -54,7 +54,8 @@ fn write_efer(vcpu: &mut Vcpu) -> bool {
     const SYSTEM_CALL: u64 = 1 << 0;
     const NO_EXECUTE: u64 = 1 << 11;
     const FAST_FXSAVE: u64 = 1 << 14;
-    const KNOWN: u64 = SYSTEM_CALL | LONG_MODE_ENABLE | LONG_MODE_ACTIVE | NO_EXECUTE | SVM_ENABLE | FAST_FXSAVE;
+    const KNOWN: u64 =
+        SYSTEM_CALL | LONG_MODE_ENABLE | LONG_MODE_ACTIVE | NO_EXECUTE | SVM_ENABLE | FAST_FXSAVE;
     let (new, old) = (vcpu.edx_eax(), vcpu.vmcb.state::<u64>(offset::EFER));
     let toggles_long_mode = (new ^ old) & LONG_MODE_ENABLE != 0;
     if new & !KNOWN != 0 || toggles_long_mode && vcpu.has_paging() {

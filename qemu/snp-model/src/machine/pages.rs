@@ -115,7 +115,10 @@ impl Machine {
             Err(why) => violation!("{name} of {address:#x} at {:#x}: {why}", vcpu.vmcb.rip()),
         };
         if !to.private {
-            violation!("{name} of {address:#x} at {:#x} through a mapping without the C-bit", vcpu.vmcb.rip());
+            violation!(
+                "{name} of {address:#x} at {:#x} through a mapping without the C-bit",
+                vcpu.vmcb.rip()
+            );
         }
         Ok(Some((to.gpa, size)))
     }

@@ -40,12 +40,14 @@ unsafe extern "C" fn model_main(start_info: u32) -> ! {
     // SAFETY: nothing but boot.s has run, which wrote to the image only.
     let module = unsafe { pvh::first_module(start_info) };
     let Some(module) = module else {
-        internal!("QEMU passed no launch bundle; start the model with the launcher, or QEMU with -initrd <bundle>");
+        internal!(
+            "QEMU passed no launch bundle; start the model with the launcher, or QEMU with -initrd <bundle>"
+        );
     };
     let bundle = Bundle::parse(module).unwrap_or_else(|error| internal!("{error}"));
     let ram = u64::from(bundle.memory_mib) * MIB;
     let bundle_at = module.as_ptr() as u64 - DIRECT_MAP;
-    if ram % Size::Large.bytes() != 0 || 2 * ram >= RAM_LIMIT {
+    if !ram.is_multiple_of(Size::Large.bytes()) || 2 * ram >= RAM_LIMIT {
         internal!(
             "the model runs guests of an even number of MiB below {}, not {}; change memory_mib in the manifest",
             RAM_LIMIT / MIB / 2,
@@ -106,7 +108,8 @@ fn launch(bundle: &Bundle<'static>, ram: u64, mut pool: Pool) -> ! {
     };
     let description = cpuid_page::Machine { signature: bundle.signature, vcpus: bundle.vcpus };
     let cpuid = CpuidPage::build(description, cpu::cpuid);
-    let amd_sp = AmdSp::launch(bundle, digest, cpuid.clone(), seed()).unwrap_or_else(|error| internal!("{error}"));
+    let amd_sp =
+        AmdSp::launch(bundle, digest, cpuid.clone(), seed()).unwrap_or_else(|error| internal!("{error}"));
 
     let npt = Npt::new(&mut pool);
     let mut machine = Machine {

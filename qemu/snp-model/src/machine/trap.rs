@@ -44,7 +44,13 @@ pub fn install() {
         table[TIMER_VECTOR] = gate(&raw const timer_stub as u64);
         let pointer: [u16; 5] = {
             let base = table.as_ptr() as u64;
-            [size_of_val(table) as u16 - 1, base as u16, (base >> 16) as u16, (base >> 32) as u16, (base >> 48) as u16]
+            [
+                size_of_val(table) as u16 - 1,
+                base as u16,
+                (base >> 16) as u16,
+                (base >> 32) as u16,
+                (base >> 48) as u16,
+            ]
         };
         asm!("lidt [{}]", in(reg) &raw const pointer, options(readonly, nostack, preserves_flags));
         super::cpu::out8(0x21, 0xFF);
@@ -91,6 +97,8 @@ unsafe extern "C" fn model_trap(frame: *const Frame) -> ! {
     };
     internal!(
         "exception {} (error {:#x}) in the model at {:#x}, address {address:#x}",
-        frame.vector, frame.error, frame.rip
+        frame.vector,
+        frame.error,
+        frame.rip
     )
 }

@@ -46,7 +46,10 @@ impl Machine {
         let rip = vcpu.vmcb.rip();
         let interrupted: u64 = vcpu.vmcb.get(control::EXIT_INTERRUPT_INFO);
         if interrupted & VALID != 0 {
-            violation!("shutdown: #VC {error:#x} at {rip:#x} while vector {} was being delivered", interrupted & 0xFF);
+            violation!(
+                "shutdown: #VC {error:#x} at {rip:#x} while vector {} was being delivered",
+                interrupted & 0xFF
+            );
         }
         let delivered = match (vcpu.is_protected(), vcpu.is_long()) {
             (false, _) => self.deliver_real(vcpu),
@@ -55,10 +58,16 @@ impl Machine {
         };
         match delivered {
             Ok(()) => {}
-            Err(Undeliverable::Walk(why)) => violation!("shutdown: #VC {error:#x} at {rip:#x} not delivered: {why}"),
-            Err(Undeliverable::Gate) => violation!("shutdown: #VC {error:#x} at {rip:#x}, but there is no handler for it"),
+            Err(Undeliverable::Walk(why)) => {
+                violation!("shutdown: #VC {error:#x} at {rip:#x} not delivered: {why}")
+            }
+            Err(Undeliverable::Gate) => {
+                violation!("shutdown: #VC {error:#x} at {rip:#x}, but there is no handler for it")
+            }
             Err(Undeliverable::CodeSegment) => {
-                violation!("shutdown: #VC {error:#x} at {rip:#x}: its gate names a code segment that is not fit for it")
+                violation!(
+                    "shutdown: #VC {error:#x} at {rip:#x}: its gate names a code segment that is not fit for it"
+                )
             }
         }
     }
@@ -104,7 +113,10 @@ impl Machine {
 
         if outer {
             // APM §8.9.3: SS is a null selector when the privilege level changes.
-            vmcb.set_segment(offset::SS, Segment { selector: 0, attributes: 0xC93, limit: u32::MAX, base: 0 });
+            vmcb.set_segment(
+                offset::SS,
+                Segment { selector: 0, attributes: 0xC93, limit: u32::MAX, base: 0 },
+            );
             vmcb.set_state(offset::CPL, 0u8);
         }
         vcpu.set_register(register::RSP, stack);

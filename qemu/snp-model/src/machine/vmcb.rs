@@ -102,12 +102,12 @@ impl PermissionMaps {
     /// (`svm_vcpu_init_msrpm`, `sev_es_init_vmcb`).
     pub fn new(pool: &mut Pool) -> Self {
         const NATIVE: [u32; 14] = [
-            0x0048, // SPEC_CTRL
-            0x0174, // SYSENTER_CS
-            0x0175, // SYSENTER_ESP
-            0x0176, // SYSENTER_EIP
-            0x0277, // PAT
-            0x0DA0, // XSS
+            0x0048,      // SPEC_CTRL
+            0x0174,      // SYSENTER_CS
+            0x0175,      // SYSENTER_ESP
+            0x0176,      // SYSENTER_EIP
+            0x0277,      // PAT
+            0x0DA0,      // XSS
             0xC000_0081, // STAR
             0xC000_0082, // LSTAR
             0xC000_0083, // CSTAR
@@ -146,7 +146,8 @@ impl Vmcb {
         const DR7: u16 = 1 << 7;
         const UNDEFINED_OPCODE: u32 = 1 << 6;
         // INTR NMI SMI | RDPMC CPUID | INVD | HLT INVLPGA IOIO MSR | SHUTDOWN
-        const INSTRUCTIONS_1: u32 = 0b111 | 1 << 15 | 1 << 18 | 1 << 22 | 1 << 24 | 1 << 26 | 1 << 27 | 1 << 28 | 1 << 31;
+        const INSTRUCTIONS_1: u32 =
+            0b111 | 1 << 15 | 1 << 18 | 1 << 22 | 1 << 24 | 1 << 26 | 1 << 27 | 1 << 28 | 1 << 31;
         // VMRUN VMMCALL VMLOAD VMSAVE STGI CLGI SKINIT | WBINVD MONITOR MWAIT
         const INSTRUCTIONS_2: u32 = 0b111_1111 | 1 << 9 | 1 << 10 | 1 << 11;
         const INTERRUPT_MASKING: u32 = 1 << 24;

@@ -39,7 +39,9 @@ impl fmt::Display for WalkError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotPresent { address } => write!(f, "{address:#x} is not mapped"),
-            Self::Table { gpa } => write!(f, "the page table at {gpa:#x} is not in private, validated memory"),
+            Self::Table { gpa } => {
+                write!(f, "the page table at {gpa:#x} is not in private, validated memory")
+            }
             Self::Memory { to: GuestPhysical { gpa, private: true } } => {
                 write!(f, "{gpa:#x} is mapped as private, but is not private, validated memory")
             }
