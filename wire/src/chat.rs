@@ -6,11 +6,11 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
-use serde::{Deserialize, Serialize};
 
 /// Who speaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "lowercase"))]
 pub enum Role {
     /// Instructions from the application.
     System,
@@ -21,7 +21,8 @@ pub enum Role {
 }
 
 /// One turn of the conversation.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct ChatMessage {
     /// Who speaks.
     pub role: Role,
@@ -36,26 +37,30 @@ impl fmt::Debug for ChatMessage {
 }
 
 /// Body of the request.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct ChatRequest {
     /// Ignored by the guest: the manifest names the one model there is.
-    #[serde(default)]
+    #[cfg_attr(feature = "serde", serde(default))]
     pub model: String,
     /// The conversation, oldest first; at least one turn.
     pub messages: Vec<ChatMessage>,
     /// Upper bound of the answer in tokens.
-    #[serde(default, skip_serializing_if = "Option::is_none", alias = "max_completion_tokens")]
+    #[cfg_attr(
+        feature = "serde",
+        serde(default, skip_serializing_if = "Option::is_none", alias = "max_completion_tokens")
+    )]
     pub max_tokens: Option<u32>,
     /// 0 (greedy, the default here) to 2.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "Option::is_none"))]
     pub temperature: Option<f32>,
     /// Nucleus sampling, in (0, 1].
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "Option::is_none"))]
     pub top_p: Option<f32>,
     /// Seed of the sampler; the same seed and prompt give the same answer.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "Option::is_none"))]
     pub seed: Option<u64>,
     /// Whether to answer with `text/event-stream` chunks.
-    #[serde(default)]
+    #[cfg_attr(feature = "serde", serde(default))]
     pub stream: bool,
 }

@@ -4,7 +4,8 @@
 //! * Types only: nothing here opens a socket, reads a clock or allocates more than it was handed.
 //! * What leaves the VM towards the operator is [`event::Event`], a closed enum of numbers. No variant takes a
 //!   string, so no text of a request can be formatted into one.
-//! * What the client sends and receives is in [`task`] and [`chat`]: plain JSON shapes, read strictly.
+//! * What the client sends and receives is in [`task`] and [`chat`]: plain JSON shapes, read strictly. Feature `serde`
+//!   reads and writes them on the host.
 #![no_std]
 #![forbid(unsafe_code)]
 extern crate alloc;

@@ -6,11 +6,11 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
-use serde::{Deserialize, Serialize};
 
 /// One chat message: data to the guest, never instructions.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub struct Message {
     /// Who wrote it, as the chat shows it.
     pub sender: String,
@@ -19,19 +19,21 @@ pub struct Message {
 }
 
 /// Body of `POST /v1/tasks/summarize`.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub struct SummarizeRequest {
     /// The messages, oldest first; at least one.
     pub messages: Vec<Message>,
     /// Upper bound of the answer in tokens; the manifest's limit holds in any case.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "Option::is_none"))]
     pub max_tokens: Option<u32>,
 }
 
 /// Why an answer is complete.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 pub enum FinishReason {
     /// The model ended its answer.
     Stop,
@@ -40,8 +42,9 @@ pub enum FinishReason {
 }
 
 /// Machine-readable reason of a refusal or failure.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 pub enum ErrorCode {
     /// The body is not the JSON that the path expects.
     BadRequest,
@@ -62,8 +65,9 @@ pub enum ErrorCode {
 }
 
 /// One line of a task's answer.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
+#[derive(Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(tag = "type", rename_all = "snake_case"))]
 pub enum TaskEvent {
     /// More text.
     Delta {
@@ -87,14 +91,16 @@ pub enum TaskEvent {
 }
 
 /// Body of every response whose status is not 2xx.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct ErrorBody {
     /// The error.
     pub error: ErrorDetail,
 }
 
 /// What went wrong, in the shape that OpenAI clients also read.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct ErrorDetail {
     /// For programs.
     pub code: ErrorCode,
@@ -136,7 +142,9 @@ mod tests {
         let message = Message { sender: "Amara".into(), text: "the canary sings".into() };
         let request = SummarizeRequest { messages: alloc::vec![message.clone()], max_tokens: None };
         let delta = TaskEvent::Delta { text: "the canary sings".into() };
-        for shown in [alloc::format!("{message:?}"), alloc::format!("{request:?}"), alloc::format!("{delta:?}")] {
+        for shown in
+            [alloc::format!("{message:?}"), alloc::format!("{request:?}"), alloc::format!("{delta:?}")]
+        {
             assert!(!shown.contains("canary") && !shown.contains("Amara"), "{shown}");
         }
     }
