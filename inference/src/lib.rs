@@ -43,3 +43,12 @@ pub use scheduler::{
 };
 pub use tokenizer::Tokenizer;
 pub use workers::{SingleThread, Workers};
+
+// The test models are shared with the integration tests, which know this crate by its name.
+#[cfg(test)]
+extern crate self as inference;
+#[cfg(test)]
+extern crate std;
+#[cfg(test)]
+#[path = "../tests/common/mod.rs"]
+mod common;

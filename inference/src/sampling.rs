@@ -170,7 +170,7 @@ fn keep_top_k(candidates: &mut Vec<Candidate>, top_k: u32) {
 
 /// Drops what comes after the tokens that together reach `top_p`.
 fn keep_top_p(candidates: &mut Vec<Candidate>, top_p: f32) {
-    if !(top_p >= 0.0 && top_p < 1.0) {
+    if !(0.0..1.0).contains(&top_p) {
         return;
     }
     let total: f64 = candidates.iter().map(|candidate| f64::from(candidate.probability)).sum();

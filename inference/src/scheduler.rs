@@ -328,11 +328,4 @@ impl<'m, W: Workers> Scheduler<'m, W> {
 }
 
 #[cfg(test)]
-impl<W> Scheduler<'_, W> {
-    /// Whether no buffer holds anything.
-    pub(crate) fn is_wiped(&self) -> bool {
-        self.forward.is_wiped()
-            && self.candidates.is_empty()
-            && self.slots.iter().all(|slot| slot.tokens.iter().all(|token| *token == 0))
-    }
-}
+mod tests;

@@ -2,6 +2,9 @@
 #![allow(dead_code, reason = "each test binary uses its own part")]
 use inference::gguf::write::{Value, Writer};
 use inference::gguf::{self, File, TensorType, ValueType};
+use std::format;
+use std::string::String;
+use std::vec::Vec;
 
 /// The shape of a test model.
 #[derive(Clone, Copy, Debug)]
@@ -124,15 +127,30 @@ pub fn model(shape: Shape, kind: TensorType, seed: u64) -> Writer {
 
 /// The same model with what is stored in its matrices as F32.
 pub fn with_f32_matrices(file: &[u8]) -> Vec<u8> {
+    as_f32(file, |_, _| {}).finish()
+}
+
+/// The same model as F32, with one tensor's elements all the same.
+pub fn with_tensor_filled(file: &[u8], filled: &str, value: f32) -> Writer {
+    as_f32(file, |name, values| {
+        if name == filled {
+            values.fill(value);
+        }
+    })
+}
+
+fn as_f32(file: &[u8], change: impl Fn(&str, &mut [f32])) -> Writer {
     let parsed = File::parse(file).expect("a valid file");
     let mut writer = Writer::new();
     for (key, value) in parsed.metadata() {
         writer.set(key, owned(value));
     }
     for (name, tensor) in parsed.tensors() {
-        writer.tensor(name, tensor.dimensions(), TensorType::F32, &tensor.values()).expect("the shape fits");
+        let mut values = tensor.values();
+        change(name, &mut values);
+        writer.tensor(name, tensor.dimensions(), TensorType::F32, &values).expect("the shape fits");
     }
-    writer.finish()
+    writer
 }
 
 fn owned(value: gguf::Value<'_>) -> Value {

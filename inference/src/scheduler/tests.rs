@@ -1,0 +1,257 @@
+use super::*;
+use crate::common::{SHAPE, Shape, model};
+use crate::gguf::TensorType;
+use crate::{SingleThread, logits};
+use alloc::vec;
+use std::collections::BTreeMap;
+
+const LIMITS: Limits = Limits { context_tokens: 48, sessions: 4, prefill_chunk: 8 };
+const SMALL: Shape = Shape { layers: 2, ..SHAPE };
+
+/// Processors that are threads, joined at the end of each task.
+struct Threads(usize);
+
+impl Workers for Threads {
+    fn count(&self) -> usize {
+        self.0
+    }
+
+    fn run(&self, task: &(dyn Fn(usize) + Sync)) {
+        std::thread::scope(|scope| {
+            for worker in 0..self.0 {
+                scope.spawn(move || task(worker));
+            }
+        });
+    }
+}
+
+impl<W> Scheduler<'_, W> {
+    fn is_wiped(&self) -> bool {
+        self.forward.is_wiped()
+            && self.candidates.is_empty()
+            && self.slots.iter().all(|slot| slot.tokens.iter().all(|token| *token == 0))
+    }
+}
+
+fn generation(prompt: &[u32], max_tokens: u32) -> Generation {
+    Generation { prompt: prompt.to_vec(), max_tokens, stop: Vec::new(), sampling: Sampling::default() }
+}
+
+type Answers = BTreeMap<GenerationId, (Vec<u32>, FinishReason)>;
+
+/// Steps until nothing is left.
+fn finish<W: Workers>(scheduler: &mut Scheduler<'_, W>) -> Answers {
+    let (mut output, mut tokens, mut answers) = (Vec::new(), BTreeMap::<_, Vec<u32>>::new(), Answers::new());
+    while !scheduler.is_idle() {
+        scheduler.step(&mut output);
+        for Output { id, kind } in output.drain(..) {
+            assert!(!answers.contains_key(&id), "output after the end");
+            match kind {
+                OutputKind::Token(token) => tokens.entry(id).or_default().push(token),
+                OutputKind::Finished(reason) => {
+                    answers.insert(id, (tokens.remove(&id).unwrap_or_default(), reason));
+                }
+            }
+        }
+    }
+    answers
+}
+
+/// What one generation gives when nothing else is served.
+fn alone(model: &Model<'_>, generation: Generation) -> (Vec<u32>, FinishReason) {
+    let mut scheduler = Scheduler::new(model, LIMITS, SingleThread).unwrap();
+    let id = scheduler.submit(generation).unwrap();
+    finish(&mut scheduler).remove(&id).unwrap()
+}
+
+#[test]
+fn greedy_takes_the_largest_logit_each_time() {
+    for kind in TensorType::ALL {
+        let file = model(SMALL, kind, 21).finish();
+        let model = Model::load(&file).unwrap();
+        let mut text = vec![72, 101, 121, 32, 10, 200, 3, 1, 0, 9, 9];
+        let (answer, reason) = alone(&model, generation(&text, 12));
+        assert_eq!((answer.len(), reason), (12, FinishReason::Length));
+        for token in answer {
+            let all = logits(&model, &text, &SingleThread).unwrap();
+            let last = &all[all.len() - model.config().vocabulary_length..];
+            let best = (0..last.len()).rev().max_by(|a, b| last[*a].total_cmp(&last[*b])).unwrap();
+            assert_eq!(token as usize, best, "{kind:?}");
+            text.push(token);
+        }
+    }
+}
+
+#[test]
+fn answers_do_not_depend_on_who_else_is_served_nor_on_the_workers() {
+    let file = model(SMALL, TensorType::Q8_0, 22).finish();
+    let model = Model::load(&file).unwrap();
+    let prompts: Vec<Vec<u32>> =
+        (0..9).map(|n| (0..3 + 4 * n).map(|i| (i * 31 + n * 7) % 256).collect()).collect();
+    let make = |n: usize| {
+        let sampling = match n % 3 {
+            0 => Sampling::default(),
+            _ => Sampling { temperature: 0.9, top_k: 40, top_p: 0.95, seed: n as u64, ..Sampling::default() },
+        };
+        Generation { prompt: prompts[n].clone(), max_tokens: 5 + n as u32, stop: Vec::new(), sampling }
+    };
+    let expected: Vec<_> = (0..prompts.len()).map(|n| alone(&model, make(n))).collect();
+    for workers in [1, 3] {
+        for prefill_chunk in [1, 5, 48] {
+            let limits = Limits { prefill_chunk, ..LIMITS };
+            let mut scheduler = Scheduler::new(&model, limits, Threads(workers)).unwrap();
+            let (mut ids, mut output) = (Vec::new(), Vec::new());
+            let mut tokens = BTreeMap::<_, Vec<u32>>::new();
+            // Submitted as places become free, so that each shares its batches with others at other stages.
+            while ids.len() < prompts.len() || !scheduler.is_idle() {
+                if ids.len() < prompts.len() {
+                    match scheduler.submit(make(ids.len())) {
+                        Ok(id) => ids.push(id),
+                        Err(error) => assert_eq!(error, SubmitError::Busy),
+                    }
+                }
+                scheduler.step(&mut output);
+                for Output { id, kind } in output.drain(..) {
+                    if let OutputKind::Token(token) = kind {
+                        tokens.entry(id).or_default().push(token);
+                    }
+                }
+            }
+            for (id, (expected, _)) in ids.iter().zip(&expected) {
+                assert_eq!(&tokens[id], expected, "{workers} workers, chunks of {prefill_chunk}");
+            }
+        }
+    }
+}
+
+#[test]
+fn e5_every_request_is_bounded_or_refused() {
+    let file = model(SMALL, TensorType::Q8_0, 23).finish();
+    let model = Model::load(&file).unwrap();
+    let mut scheduler = Scheduler::new(&model, LIMITS, SingleThread).unwrap();
+    assert_eq!(scheduler.submit(generation(&[], 5)), Err(SubmitError::EmptyPrompt));
+    let error = SubmitError::PromptTooLong { tokens: 49, limit: 48 };
+    assert_eq!(scheduler.submit(generation(&[1; 49], 5)), Err(error));
+    let outside = SHAPE.vocabulary as u32;
+    assert_eq!(scheduler.submit(generation(&[1, outside], 5)), Err(SubmitError::TokenOutOfRange(outside)));
+    assert_eq!(scheduler.submit(generation(&[u32::MAX], 5)), Err(SubmitError::TokenOutOfRange(u32::MAX)));
+    assert!(scheduler.is_idle());
+
+    let answer = |prompt: &[u32], max_tokens| {
+        let (tokens, reason) = alone(&model, generation(prompt, max_tokens));
+        (tokens.len(), reason)
+    };
+    assert_eq!(answer(&[1, 2, 3], 0), (0, FinishReason::Length));
+    assert_eq!(answer(&[1, 2, 3], 1), (1, FinishReason::Length));
+    // The last position gives one more token than is evaluated.
+    assert_eq!(answer(&[1; 40], 1_000_000_000), (9, FinishReason::Length));
+    assert_eq!(answer(&[1; 48], u32::MAX), (1, FinishReason::Length));
+
+    for _ in 0..LIMITS.sessions {
+        scheduler.submit(generation(&[1], 5)).unwrap();
+    }
+    assert_eq!(scheduler.submit(generation(&[1], 5)), Err(SubmitError::Busy));
+}
+
+#[test]
+fn limits_that_cannot_be_had_are_refused() {
+    let file = model(SMALL, TensorType::Q8_0, 23).finish();
+    let model = Model::load(&file).unwrap();
+    let refused = |limits| Scheduler::new(&model, limits, SingleThread).err().unwrap();
+    let most = SHAPE.context;
+    for asked in [0, most + 1, usize::MAX] {
+        let limits = Limits { context_tokens: asked, ..LIMITS };
+        assert_eq!(refused(limits), LimitsError::Context { asked, most });
+    }
+    for sessions in [0, 4097, usize::MAX] {
+        assert_eq!(refused(Limits { sessions, ..LIMITS }), LimitsError::Sessions(sessions));
+    }
+    for prefill_chunk in [0, 49, usize::MAX] {
+        assert_eq!(refused(Limits { prefill_chunk, ..LIMITS }), LimitsError::PrefillChunk(prefill_chunk));
+    }
+}
+
+#[test]
+fn a_stop_token_ends_the_answer_and_is_not_part_of_it() {
+    let file = model(SMALL, TensorType::Q8_0, 24).finish();
+    let model = Model::load(&file).unwrap();
+    let (answer, _) = alone(&model, generation(&[5, 6, 7], 20));
+    let first = answer.iter().position(|token| *token == answer[7]).unwrap();
+    let stop = vec![u32::MAX, answer[7]];
+    let (stopped, reason) = alone(&model, Generation { stop, ..generation(&[5, 6, 7], 20) });
+    assert_eq!((&stopped[..], reason), (&answer[..first], FinishReason::Stop));
+}
+
+#[test]
+fn a20_nothing_is_left_when_generations_end() {
+    let file = model(SMALL, TensorType::Q8_0, 25).finish();
+    let model = Model::load(&file).unwrap();
+    let mut scheduler = Scheduler::new(&model, LIMITS, SingleThread).unwrap();
+    let warm = Sampling { temperature: 1.0, ..Sampling::default() };
+    let long = |max_tokens| Generation { sampling: warm, ..generation(&[7; 20], max_tokens) };
+    scheduler.submit(long(4)).unwrap();
+    scheduler.step(&mut Vec::new());
+    assert!(!scheduler.is_wiped(), "a generation in progress leaves traces, or this test shows nothing");
+    finish(&mut scheduler);
+    assert!(scheduler.is_wiped());
+
+    // Cancelled in the middle of its prompt, and in the middle of its answer.
+    for steps in [1, 5] {
+        let id = scheduler.submit(long(20)).unwrap();
+        for _ in 0..steps {
+            scheduler.step(&mut Vec::new());
+        }
+        assert!(!scheduler.is_wiped());
+        scheduler.cancel(id);
+        assert!(scheduler.is_idle() && scheduler.is_wiped());
+        scheduler.cancel(id);
+    }
+}
+
+#[test]
+fn cancelling_one_leaves_the_others_as_they_were() {
+    let file = model(SMALL, TensorType::Q8_0, 26).finish();
+    let model = Model::load(&file).unwrap();
+    let expected = alone(&model, generation(&[3, 1, 4, 1, 5], 10));
+    let mut scheduler = Scheduler::new(&model, LIMITS, SingleThread).unwrap();
+    let first = scheduler.submit(generation(&[9; 30], 10)).unwrap();
+    let second = scheduler.submit(generation(&[3, 1, 4, 1, 5], 10)).unwrap();
+    let mut output = Vec::new();
+    scheduler.step(&mut output);
+    scheduler.step(&mut output);
+    scheduler.cancel(first);
+    let before = output.iter().filter_map(|output| match output.kind {
+        OutputKind::Token(token) if output.id == second => Some(token),
+        _ => None,
+    });
+    let mut tokens: Vec<u32> = before.collect();
+    let mut rest = finish(&mut scheduler);
+    assert!(!rest.contains_key(&first));
+    let (after, reason) = rest.remove(&second).unwrap();
+    tokens.extend(after);
+    assert_eq!((tokens, reason), expected);
+}
+
+#[test]
+fn e5_long_prompts_do_not_stall_the_others() {
+    let file = model(SMALL, TensorType::Q8_0, 27).finish();
+    let model = Model::load(&file).unwrap();
+    let mut scheduler = Scheduler::new(&model, LIMITS, SingleThread).unwrap();
+    let mut output = Vec::new();
+    let answering = scheduler.submit(generation(&[1, 2], 40)).unwrap();
+    scheduler.step(&mut output);
+    for _ in 0..2 {
+        scheduler.submit(generation(&[8; 48], 1)).unwrap();
+    }
+    scheduler.step(&mut output);
+    let short = scheduler.submit(generation(&[4, 5], 1)).unwrap();
+    let gave = |output: &[Output], id| output.iter().any(|output| output.id == id);
+    let mut waited = 0;
+    while !gave(&output, short) {
+        output.clear();
+        scheduler.step(&mut output);
+        assert!(gave(&output, answering), "an answer under way goes on with every step");
+        waited += 1;
+    }
+    assert!(waited <= LIMITS.sessions, "the short prompt got its turn after {waited} steps");
+}
