@@ -18,11 +18,15 @@
 #![deny(unsafe_code)]
 extern crate alloc;
 
+pub mod clock;
+pub mod entropy;
 pub mod fatal;
 pub mod host;
 pub mod memory;
+pub mod network;
 #[expect(unsafe_code, reason = "a static cell that is filled once needs interior mutability")]
 pub mod once;
 pub mod pci;
 pub mod snp;
 pub mod virtio;
+pub mod weights;

@@ -1,30 +1,156 @@
-//! The guest image. See the library's documentation for its principles.
+//! The guest image. The library's documentation says by which principles it is built; this is the order of its boot.
 #![no_std]
 #![no_main]
+extern crate alloc;
 
+mod guest;
 mod machine;
 
-use kernel::fatal::OrFatal;
+use alloc::boxed::Box;
+use attestation::manifest::{MANIFEST_GPA, MANIFEST_MAX_BYTES, Manifest};
+use core::convert::Infallible;
+use guest::{Connections, Guest};
+use inference::{Model, SingleThread};
+use kernel::fatal::{Fatal, OrFatal};
+use kernel::memory::layout::Layout;
+use kernel::network::card::Card;
+use kernel::network::server::Server;
 use kernel::once::Once;
-use kernel::snp::cpuid::CpuidTable;
-use machine::{descriptors, ghcb, terminate::terminate};
-use wire::event::Event;
+use kernel::snp::cpuid::{CpuidTable, Feature};
+use kernel::virtio::DeviceError;
+use kernel::virtio::block::{self, Block};
+use kernel::virtio::network::{self, Network};
+use kernel::weights::{self, PatientDisk};
+use machine::attestation::GhcbCarrier;
+use machine::ghcb::{Host, emit};
+use machine::shared::SharedRun;
+use machine::{clock, descriptors, ghcb, heap, instructions, memory, processor, random, stack};
+use service::Service;
+use wire::event::{DeviceKind, Event};
+use wire::termination::Termination;
 
 /// The processor's checked answers.
 static CPUID: Once<CpuidTable> = Once::new();
 
-/// Entered in long mode on the main stack, with the tables of `entry.s`.
+/// A disk that needs longer for a request is taken for dead, in milliseconds of the untrusted clock.
+const DISK_PATIENCE_MS: u64 = 60_000;
+/// Turns of the waiting loop between two looks at the network when nothing is going on.
+const REST: u32 = 200;
+
+/// Entered in long mode on the main stack, with the tables of `machine/entry.s`.
 extern "C" fn start() -> ! {
     descriptors::load();
-    match boot() {
+    match run() {
         Ok(never) => match never {},
-        Err(fatal) => terminate(fatal),
+        Err(fatal) => machine::terminate::terminate(fatal),
     }
 }
 
-fn boot() -> OrFatal<core::convert::Infallible> {
-    machine::processor::start()?;
+/// Brings everything up in an order in which each part needs only those before it, then serves for ever.
+fn run() -> OrFatal<Infallible> {
+    let status = processor::start()?;
     ghcb::start()?;
-    ghcb::emit(Event::Started {});
-    Err(kernel::fatal::Fatal::new(wire::termination::Termination::MemoryLayout, 0))
+    emit(Event::Started {});
+    clock::start(status);
+
+    // SAFETY: once, and nothing has been allocated.
+    unsafe { heap::start() };
+    let manifest = manifest()?;
+    let layout = Layout::plan(manifest.machine.memory_mib, manifest.model.weights_bytes)?;
+    let touch = !CPUID.get().is_some_and(|cpuid| cpuid.has(Feature::CoherencySafe));
+    let mut memory = memory::start(&layout, touch)?;
+    emit(Event::MemoryValidated { mib: layout.private_mib() });
+
+    random::start()?;
+    emit(Event::EntropyReady {});
+
+    let carrier = GhcbCarrier::new(&mut memory.shared)?;
+    // SAFETY: once; the CPUID page was copied when the processor was set up.
+    let messenger = unsafe { machine::attestation::messenger()? };
+    let mut guest = Guest::new(carrier, messenger);
+    guest.first_report()?;
+    emit(Event::Attested {});
+
+    let model = model(&manifest, &mut memory.shared, memory.weights)?;
+    emit(Event::ModelReady {});
+
+    let network = take(&mut memory.shared, network::MEMORY_BYTES)?;
+    let network = Network::start(Host, network, manifest.machine.network);
+    let mut card = Card::new(network.map_err(|error| device_failure(error, DeviceKind::Network))?);
+    emit(Event::DeviceReady { device: DeviceKind::Network });
+
+    let (address, connections) = (manifest.network.clone(), manifest.limits.connections);
+    let rejected = |_| Fatal::new(Termination::ModelRejected, 1);
+    let service = Service::new(guest, manifest, model, SingleThread).map_err(rejected)?;
+    let mut connections_of = Connections(service);
+    let mut seed = [0; 8];
+    random::fill(&mut seed).map_err(|_| Fatal::new(Termination::Entropy, 1))?;
+    let mac = card.mac();
+    let seed = u64::from_le_bytes(seed);
+    let mut server = Server::new(&mut card, mac, &address, connections, seed, clock::now_ms());
+    emit(Event::Listening { port: address.port.into() });
+
+    loop {
+        let moved = server.poll(&mut card, &mut connections_of, clock::now_ms());
+        card.flush();
+        if card.is_dead() {
+            return Err(device_failure(DeviceError::Dead, DeviceKind::Network));
+        }
+        let worked = connections_of.0.step();
+        if connections_of.0.platform().session_was_wiped() {
+            stack::wipe_unused();
+        }
+        if !moved && !worked {
+            (0..REST).for_each(|_| instructions::pause());
+        }
+    }
+}
+
+/// The measured manifest.
+fn manifest() -> OrFatal<Manifest> {
+    let invalid = |value| Fatal::new(Termination::ManifestInvalid, value);
+    // SAFETY: the launch put length and bytes there; the region is mapped read-only, private, and nobody writes it.
+    let region = unsafe { &*(MANIFEST_GPA as *const [u8; MANIFEST_MAX_BYTES]) };
+    let (length, rest) = region.split_first_chunk::<4>().ok_or(invalid(0))?;
+    let length = u32::from_le_bytes(*length);
+    let bytes = rest.get(..length as usize).ok_or(invalid(length.into()))?;
+    Manifest::decode(bytes).map_err(|_| invalid(length.into()))
+}
+
+/// Reads the weights and loads the engine. The disk is not used after that.
+fn model(
+    manifest: &Manifest,
+    shared: &mut SharedRun,
+    arena: &'static mut [u8],
+) -> OrFatal<&'static Model<'static>> {
+    let block = Block::start(Host, take(shared, block::MEMORY_BYTES)?, manifest.machine.weights)
+        .map_err(|error| device_failure(error, DeviceKind::Weights))?;
+    emit(Event::DeviceReady { device: DeviceKind::Weights });
+    let patience = || {
+        let start = clock::now_ms();
+        move || {
+            instructions::pause();
+            clock::now_ms().saturating_sub(start) < DISK_PATIENCE_MS
+        }
+    };
+    let weights: &'static [u8] =
+        weights::load(&mut PatientDisk { block, patience }, &manifest.model, arena, emit)?;
+    emit(Event::WeightsVerified { bytes: manifest.model.weights_bytes });
+    let model = Model::load(weights).map_err(|_| Fatal::new(Termination::ModelRejected, 0))?;
+    Ok(Box::leak(Box::new(model)))
+}
+
+fn take(shared: &mut SharedRun, size: usize) -> OrFatal<SharedRun> {
+    shared.take(size).ok_or(Fatal::new(Termination::MemoryLayout, size as u64))
+}
+
+fn device_failure(error: DeviceError, device: DeviceKind) -> Fatal {
+    let reason = match error {
+        DeviceError::Missing | DeviceError::Unsupported => Termination::DeviceMissing,
+        DeviceError::Dead | DeviceError::Timeout => {
+            emit(Event::DeviceDead { device });
+            Termination::DeviceDead
+        }
+    };
+    Fatal::new(reason, device as u64)
 }

@@ -13,7 +13,8 @@ use kernel::snp::protocol::{self, Msr};
 use wire::event::{self, Event};
 use wire::termination::Termination;
 
-type Page = Ghcb<SharedRun, Vmgexit>;
+/// The GHCB, on its shared page.
+pub type Page = Ghcb<SharedRun, Vmgexit>;
 
 static GHCB: Once<Mutex<RefCell<Page>>> = Once::new();
 
@@ -31,8 +32,8 @@ impl Msr for MsrProtocol {
     }
 }
 
-/// `VMGEXIT` for a request in the page.
-struct Vmgexit;
+/// `VMGEXIT` for a request in the page. Only [`start`] makes one.
+pub struct Vmgexit(());
 
 impl Exit for Vmgexit {
     fn exit(&mut self) {
@@ -62,7 +63,7 @@ pub fn start() -> OrFatal<()> {
     protocol::register(&mut msr, page)?;
     // SAFETY: the page is registered; the MSR protocol is used once more only, to end the VM.
     unsafe { wrmsr(MSR_GHCB, page) };
-    GHCB.set(Mutex::new(RefCell::new(Ghcb::new(run, Vmgexit))))
+    GHCB.set(Mutex::new(RefCell::new(Ghcb::new(run, Vmgexit(())))))
         .map_err(|_| Fatal::new(Termination::GhcbProtocol, page))
         .map(|_| ())
 }

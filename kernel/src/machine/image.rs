@@ -5,12 +5,10 @@ use core::ops::Range;
 unsafe extern "C" {
     static __text_start: u8;
     static __text_end: u8;
-    static __image_end: u8;
     static __ghcb: u8;
     static __tables: u8;
     static __guard_main: u8;
     static __stack_main_bottom: u8;
-    static __stack_main_top: u8;
     static __guard_vc: u8;
     static __stack_vc_top: u8;
     static __guard_double_fault: u8;
@@ -31,8 +29,6 @@ macro_rules! address {
 }
 
 address! {
-    /// First byte after the image, stacks and tables included.
-    end = __image_end;
     /// The page that becomes the GHCB.
     ghcb = __ghcb;
     /// The page tables that the entry made: PML4, PDPT, page directory, three page tables.
@@ -45,8 +41,6 @@ address! {
     double_fault_stack_top = __stack_double_fault_top;
     /// Where handling of all other vectors starts.
     exceptions_stack_top = __stack_exceptions_top;
-    /// Where the main stack starts.
-    main_stack_top = __stack_main_top;
 }
 
 /// The code, and nothing but code.

@@ -33,8 +33,8 @@ pub struct Layout {
     pub tables: Range<u64>,
     /// The weights.
     pub weights: Range<u64>,
-    /// Everything else.
-    pub heap: Range<u64>,
+    /// Everything else, below and above the hole under 4 GiB; either may be empty.
+    pub heap: [Range<u64>; 2],
 }
 
 impl Layout {
@@ -56,25 +56,24 @@ impl Layout {
         let low = tables.end..low_end;
         let weights_bytes = weights_bytes.checked_next_multiple_of(FRAME).ok_or(refused)?;
 
-        // The weights go where they leave the larger heap.
-        let with_weights_in = |home: &Range<u64>, other: &Range<u64>| {
+        // The weights go where they leave the larger piece, for the engine's arenas.
+        let place = |home: &Range<u64>, other: &Range<u64>| {
             let end = home.start.checked_add(weights_bytes).filter(|end| *end <= home.end)?;
-            let rest = end..home.end;
-            let heap = if length(&rest) >= length(other) { rest } else { other.clone() };
-            Some((home.start..end, heap))
+            Some((home.start..end, [end..home.end, other.clone()]))
         };
-        let (weights, heap) = [with_weights_in(&low, &high), with_weights_in(&high, &low)]
+        let largest = |heap: &[Range<u64>; 2]| heap.iter().map(length).max();
+        let (weights, heap) = [place(&low, &high), place(&high, &low)]
             .into_iter()
             .flatten()
-            .max_by_key(|(_, heap)| length(heap))
-            .filter(|(_, heap)| length(heap) >= MIN_HEAP)
+            .max_by_key(|(_, heap)| largest(heap))
+            .filter(|(_, heap)| largest(heap) >= Some(MIN_HEAP))
             .ok_or(refused)?;
         Ok(Self { shared, tables, weights, heap })
     }
 
     /// MiB of the guest's own memory.
     pub fn private_mib(&self) -> u32 {
-        let bytes: u64 = [&self.tables, &self.weights, &self.heap].into_iter().map(length).sum();
+        let bytes: u64 = [&self.tables, &self.weights].into_iter().chain(&self.heap).map(length).sum();
         u32::try_from(bytes / MIB).unwrap_or(u32::MAX)
     }
 }
@@ -94,7 +93,7 @@ mod tests {
         assert_eq!(layout.shared, 0x60_0000..0xa0_0000);
         assert_eq!(layout.tables, 0xa0_0000..0xc0_0000);
         assert_eq!(layout.weights, 0xc0_0000..0x140_0000);
-        assert_eq!(layout.heap, 0x140_0000..GIB);
+        assert_eq!(layout.heap, [0x140_0000..GIB, FOUR_GIB..FOUR_GIB]);
     }
 
     #[test]
@@ -113,7 +112,8 @@ mod tests {
             let Ok(layout) = Layout::plan(mib, weights) else { return Ok(()) };
             let low = if u64::from(mib) < 2816 { u64::from(mib) * MIB } else { 2 * GIB };
             let high_end = FOUR_GIB + u64::from(mib) * MIB - low;
-            let mut ranges = [layout.shared, layout.tables.clone(), layout.weights.clone(), layout.heap];
+            let [one, other] = layout.heap.clone();
+            let mut ranges = [layout.shared.clone(), layout.tables.clone(), layout.weights.clone(), one, other];
             for range in &ranges {
                 prop_assert!(range.start % FRAME == 0 && range.end % FRAME == 0 && range.start <= range.end);
                 let in_low = range.start >= FIRST_FREE && range.end <= low;
@@ -121,6 +121,7 @@ mod tests {
             }
             prop_assert!(layout.weights.end - layout.weights.start >= weights);
             prop_assert!(layout.tables.end <= GIB);
+            prop_assert_eq!(u64::from(layout.private_mib()) * MIB + FIRST_FREE + SHARED_BYTES, u64::from(mib) / 2 * FRAME);
             prop_assert!((layout.tables.end - layout.tables.start) / TABLE >= high_end / GIB + 3);
             ranges.sort_by_key(|range| range.start);
             prop_assert!(ranges.windows(2).all(|pair| pair[0].end <= pair[1].start));

@@ -227,10 +227,10 @@ pub(crate) mod tests {
     use super::*;
 
     /// One line of a page: leaf, subleaf, and the four registers.
-    type Line = (u32, u32, [u32; 4]);
+    pub(crate) type Line = (u32, u32, [u32; 4]);
 
     /// What a processor with AVX-512 says, as far as the guest asks.
-    const GENOA: &[Line] = &[
+    pub(crate) const GENOA: &[Line] = &[
         (0, 0, [0x10, 0x6874_7541, 0x444d_4163, 0x6974_6e65]),
         (1, 0, [0x00a1_0f11, 0, 1 << 26 | 1 << 28 | 1 << 30, 0]),
         (7, 0, [1, 1 << 7 | 1 << 16 | 1 << 18 | 1 << 20, 1 << 2, 0]),
@@ -243,7 +243,7 @@ pub(crate) mod tests {
         (0x8000_001f, 0, [0x1a, 51 | 1 << 6, 509, 1]),
     ];
 
-    fn page(lines: &[Line]) -> [u8; BYTES] {
+    pub(crate) fn page(lines: &[Line]) -> [u8; BYTES] {
         let mut page = [0; BYTES];
         page[..4].copy_from_slice(&(lines.len() as u32).to_le_bytes());
         for (index, (leaf, subleaf, answer)) in lines.iter().enumerate() {

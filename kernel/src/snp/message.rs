@@ -1,4 +1,4 @@
-//! Guest messages: the encrypted, numbered conversation with the AMD-SP (SNP ABI, AMD 56860, chapter 8.26 and 7).
+//! Guest messages: the encrypted, numbered conversation with the AMD-SP (SNP ABI, AMD 56860, §7 and §8.26).
 //!
 //! The host carries the messages and may drop, replay or alter them (REQUIREMENTS A11):
 //! * Messages are built and read in private memory; the shared pages see ciphertext, copied once each way.

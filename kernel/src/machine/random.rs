@@ -1,0 +1,62 @@
+//! The guest's random numbers, for rustls and for everybody else.
+
+use super::instructions::{rdrand, rdseed};
+use crate::CPUID;
+use core::cell::RefCell;
+use critical_section::Mutex;
+use kernel::entropy::{EntropyFailure, Random, Source};
+use kernel::fatal::{Fatal, OrFatal};
+use kernel::snp::cpuid::Feature;
+use rustls::crypto::{GetRandomFailed, SecureRandom};
+use wire::termination::Termination;
+
+static RANDOM: Mutex<RefCell<Option<Random<Processor>>>> = Mutex::new(RefCell::new(None));
+
+/// RDSEED, or RDRAND where there is no RDSEED; by SP 800-90B both are sources that still need conditioning.
+#[derive(Clone, Copy)]
+enum Processor {
+    Rdseed,
+    Rdrand,
+}
+
+impl Source for Processor {
+    fn word(&mut self) -> Option<u64> {
+        match self {
+            Self::Rdseed => rdseed(),
+            Self::Rdrand => rdrand(),
+        }
+    }
+}
+
+/// Tests the processor's source and seeds the generator.
+pub fn start() -> OrFatal<()> {
+    let failed = |_| Fatal::new(Termination::Entropy, 0);
+    let cpuid = CPUID.get().ok_or(Fatal::new(Termination::CpuidPage, 0))?;
+    let source = if cpuid.has(Feature::Rdseed) {
+        Processor::Rdseed
+    } else if cpuid.has(Feature::Rdrand) {
+        Processor::Rdrand
+    } else {
+        return Err(failed(EntropyFailure));
+    };
+    let random = Random::start(source).map_err(failed)?;
+    critical_section::with(|section| RANDOM.borrow(section).replace(Some(random)));
+    Ok(())
+}
+
+/// Fills `out`, or fails for good.
+pub fn fill(out: &mut [u8]) -> Result<(), EntropyFailure> {
+    critical_section::with(|section| {
+        RANDOM.borrow(section).borrow_mut().as_mut().ok_or(EntropyFailure)?.fill(out)
+    })
+}
+
+/// The generator as rustls sees it.
+#[derive(Debug)]
+pub struct GuestRandom;
+
+impl SecureRandom for GuestRandom {
+    fn fill(&self, out: &mut [u8]) -> Result<(), GetRandomFailed> {
+        fill(out).map_err(|_| GetRandomFailed)
+    }
+}
