@@ -1,0 +1,475 @@
+// Small guests, each of which keeps or breaks the rules in one way. AT&T syntax, because it leaves no doubt about what is a
+// number and what is an address. The bytes are never run in this process: the test copies them to the ROM at 0xFFFFE000.
+
+.set ROM, 0xFFFFE000
+.set WORK, 0x102000             // 64 KiB that the ROM's metadata asks for
+.set STACK, WORK + 0x1000
+.set PML4, WORK + 0x1000
+.set PDPT, WORK + 0x2000
+.set PD_PRIVATE, WORK + 0x3000
+.set PD_SHARED, WORK + 0x4000
+.set PD_ROM, WORK + 0x5000
+.set TSS, WORK + 0x6000
+.set GDT, WORK + 0x6800
+.set IDT, WORK + 0x7000
+.set VC_STACK, WORK + 0x9000
+.set VC_ERROR, WORK + 0x9000    // what the handler saw
+.set VC_RSP, WORK + 0x9008
+.set VC_ADVANCE, WORK + 0x9010  // bytes to skip, or 0 to map the page at CR2
+.set VC_CR2, WORK + 0x9018
+.set C_HIGH, 1 << (51 - 32)
+.set SHARED, 0x40000000         // 1 GiB up, memory is mapped without the C-bit
+
+.macro address of, to
+    movl $(ROM + \of - guests), \to
+.endm
+
+// GHCB MSR protocol; the answer is in EDX:EAX.
+.macro exchange low, high
+    movl $0xC0010130, %ecx
+    movl $(\low), %eax
+    movl $(\high), %edx
+    wrmsr
+    .byte 0xF3, 0x0F, 0x01, 0xD9
+    rdmsr
+.endm
+
+.macro terminate set, code
+    exchange (0x100 | \set << 12 | \code << 16), 0
+.endm
+
+.macro change page, operation
+    exchange (\page | 0x014), (\operation << 20)
+.endm
+
+.macro pvalidate page, size, validate
+    movl $\page, %eax
+    movl $\size, %ecx
+    movl $\validate, %edx
+    .byte 0xF2, 0x0F, 0x01, 0xFF
+.endm
+
+.pushsection .rodata.guests, "a"
+.balign 8
+.globl guests
+guests:
+scenario_pointer:
+    .long 0                     // the test puts a scenario's address here
+.balign 8
+boot_gdt:
+    .quad 0, 0x00CF9B000000FFFF, 0x00CF93000000FFFF, 0x00AF9B000000FFFF
+boot_gdt_pointer:
+    .word 31
+    .long ROM + boot_gdt - guests
+
+.code16
+.globl guests_start16
+guests_start16:
+    lgdtl %cs:(ROM - 0xFFFF0000 + boot_gdt_pointer - guests)
+    movl $0x11, %eax
+    movl %eax, %cr0
+    ljmpl $0x08, $(ROM + start32 - guests)
+
+.code32
+start32:
+    movl $0x10, %eax
+    movl %eax, %ds
+    movl %eax, %es
+    movl %eax, %ss
+    movl $STACK, %esp
+    address scenario_pointer, %eax
+    jmpl *(%eax)
+
+// ---- one rule each, paging off ----
+
+.globl asks_to_be_ended
+asks_to_be_ended:
+    terminate 3, 7
+
+.globl touches_what_the_hypervisor_owns
+touches_what_the_hypervisor_owns:
+    movl $1, 0x300000
+
+.globl touches_what_it_did_not_validate
+touches_what_it_did_not_validate:
+    change 0x300000, 1
+    movl $1, 0x300000
+
+.globl validates_what_it_does_not_own
+validates_what_it_does_not_own:
+    pvalidate 0x300000, 0, 1
+
+.globl validates_twice
+validates_twice:
+    change 0x300000, 1
+    pvalidate 0x300000, 0, 1
+    pvalidate 0x300000, 0, 1
+
+.globl shares_what_is_still_valid
+shares_what_is_still_valid:
+    change 0x300000, 1
+    pvalidate 0x300000, 0, 1
+    change 0x300000, 2
+
+.globl uses_a_ghcb_it_did_not_register
+uses_a_ghcb_it_did_not_register:
+    change 0x300000, 2
+    exchange 0x300000, 0
+
+.globl registers_a_private_ghcb
+registers_a_private_ghcb:
+    exchange (WORK | 0x012), 0
+
+.globl speaks_an_unknown_protocol
+speaks_an_unknown_protocol:
+    exchange 0x0FF, 0
+
+.globl has_no_handler
+has_no_handler:
+    cpuid
+
+// ---- #VC in 32-bit code ----
+
+.globl handles_vc_in_32_bit_code
+handles_vc_in_32_bit_code:
+    address vc_handler_32, %eax
+    movw %ax, IDT + 29 * 8
+    movw $0x08, IDT + 29 * 8 + 2
+    movw $0x8E00, IDT + 29 * 8 + 4
+    shrl $16, %eax
+    movw %ax, IDT + 29 * 8 + 6
+    pushl $IDT
+    pushw $(30 * 8 - 1)
+    lidtl (%esp)
+    movl $STACK, %esp
+    cpuid
+    cmpl $0x72, %ebx
+    jne 1f
+    terminate 0, 0x55
+1:  terminate 1, 1
+vc_handler_32:
+    popl %ebx
+    addl $2, (%esp)
+    iretl
+
+// ---- everything that a well-behaved 64-bit guest does ----
+
+.globl keeps_the_rules
+keeps_the_rules:
+    call enter_long_mode
+.code64
+    // 1: SEV_STATUS.
+    movl $1, %r15d
+    movl $0xC0010131, %ecx
+    rdmsr
+    cmpl $7, %eax
+    jne failed
+    // 2: #VC for CPUID, on its IST stack.
+    movl $2, %r15d
+    movq $2, VC_ADVANCE
+    cpuid
+    cmpq $0x72, VC_ERROR
+    jne failed
+    cmpq $(VC_STACK - 48), VC_RSP
+    jne failed
+    // 3: #VC for IN, HLT and RDMSR.
+    movl $3, %r15d
+    movq $1, VC_ADVANCE
+    inb %dx, %al
+    cmpq $0x7B, VC_ERROR
+    jne failed
+    hlt
+    cmpq $0x78, VC_ERROR
+    jne failed
+    movq $2, VC_ADVANCE
+    movl $0x1B, %ecx
+    rdmsr
+    cmpq $0x7C, VC_ERROR
+    jne failed
+    // 4: vector registers survive an exit.
+    movl $4, %r15d
+    movq %cr4, %rax
+    orl $0x40600, %eax
+    movq %rax, %cr4
+    xorl %ecx, %ecx
+    xorl %edx, %edx
+    movl $7, %eax
+    xsetbv
+    vpcmpeqd %ymm3, %ymm3, %ymm3
+    vpsrlq $3, %ymm3, %ymm3
+    vmovdqa %ymm3, %ymm4
+    exchange 0x002, 0
+    vpcmpeqq %ymm3, %ymm4, %ymm4
+    vpmovmskb %ymm4, %eax
+    cmpl $-1, %eax
+    jne failed
+    // 5: the GHCB is shared and registered.
+    movl $5, %r15d
+    change 0x400000, 2
+    testl %edx, %edx
+    jnz failed
+    exchange 0x400012, 0
+    cmpl $0x400013, %eax
+    jne failed
+    movl $0xC0010130, %ecx
+    movl $0x400000, %eax
+    xorl %edx, %edx
+    wrmsr
+    movl $(SHARED + 0x400000), %ebp
+    movw $2, 0xFFA(%rbp)
+    // 6: an event without its fields marked valid, and one that does not exist.
+    movl $6, %r15d
+    movq $0x7B, 0x390(%rbp)
+    .byte 0xF3, 0x0F, 0x01, 0xD9
+    cmpq $2, 0x398(%rbp)
+    jne failed
+    cmpq $4, 0x3A0(%rbp)
+    jne failed
+    movl $0x12345, %eax
+    xorl %ebx, %ebx
+    xorl %ecx, %ecx
+    call event
+    cmpq $2, 0x398(%rbp)
+    jne failed
+    cmpq $6, 0x3A0(%rbp)
+    jne failed
+    // 7: OUT to the event port, then the PCI host bridge's identity by ports.
+    movl $7, %r15d
+    movq $'A', 0x1F8(%rbp)
+    movl $0x7B, %eax
+    movl $0x00E90010, %ebx
+    call event
+    cmpq $0, 0x398(%rbp)
+    jne failed
+    movl $0x80000000, %eax
+    movq %rax, 0x1F8(%rbp)
+    movl $0x7B, %eax
+    movl $0x0CF80040, %ebx
+    call event
+    movl $0x7B, %eax
+    movl $0x0CFC0041, %ebx
+    call event
+    cmpl $0x29C08086, 0x1F8(%rbp)
+    jne failed
+    btl $31, 0x3F4(%rbp)        // RAX is quadword 63
+    jnc failed
+    // 8: device memory where there is no device.
+    movl $8, %r15d
+    movl $0x400800, %eax
+    movq %rax, 0x3A8(%rbp)
+    movl $0x80000001, %eax
+    movl $0x90000000, %ebx
+    movl $4, %ecx
+    call event
+    cmpl $-1, 0x800(%rbp)
+    jne failed
+    // 9: 2 MiB become private and valid in one step.
+    movl $9, %r15d
+    movq $0, 0x800(%rbp)
+    movabsq $(1 << 56 | 1 << 52 | 0x600000), %rax
+    movq %rax, 0x808(%rbp)
+    movl $0x400800, %eax
+    movq %rax, 0x3A8(%rbp)
+    movl $0x80000010, %eax
+    xorl %ebx, %ebx
+    xorl %ecx, %ecx
+    call event
+    cmpq $0, 0x3A0(%rbp)
+    jne failed
+    cmpw $1, 0x800(%rbp)
+    jne failed
+    pvalidate 0x600000, 1, 1
+    jc failed
+    testl %eax, %eax
+    jnz failed
+    movl $0x1234, 0x601000
+    movl $0x5678, 0x602000
+    // 10: rescinding 4 KiB of it splits it; that page is gone and its neighbours stay.
+    movl $10, %r15d
+    pvalidate 0x601000, 0, 0
+    jc failed
+    cmpl $0x5678, 0x602000
+    jne failed
+    movq $0, VC_ADVANCE
+    movl 0x601000, %eax         // the handler validates it again
+    cmpq $0x404, VC_ERROR
+    jne failed
+    cmpq $0x601000, VC_CR2
+    jne failed
+    pvalidate 0x600000, 1, 0
+    cmpl $6, %eax
+    jne failed
+    // 11: memory goes back and forth between guest and host, and other bytes show on each side.
+    movl $11, %r15d
+    movl $0x1111, SHARED + 0x400FE0
+    pvalidate 0x603000, 0, 0
+    jc failed
+    change 0x603000, 2
+    movl $0x2222, SHARED + 0x603000
+    change 0x603000, 1
+    pvalidate 0x603000, 0, 1
+    jc failed
+    movl $0x3333, 0x603000
+    cmpl $0x1111, SHARED + 0x400FE0
+    jne failed
+    terminate 0, 0x55
+failed:
+    movl %r15d, %eax
+    shll $16, %eax
+    orl $0x1100, %eax
+    xorl %edx, %edx
+    movl $0xC0010130, %ecx
+    wrmsr
+    .byte 0xF3, 0x0F, 0x01, 0xD9
+
+// EAX is the event, EBX and ECX its information; all fields are marked valid.
+event:
+    movl %eax, %eax
+    movq %rax, 0x390(%rbp)
+    movl %ebx, %ebx
+    movq %rbx, 0x398(%rbp)
+    movl %ecx, %ecx
+    movq %rcx, 0x3A0(%rbp)
+    movq $-1, %rax
+    movq %rax, 0x3F0(%rbp)
+    movq %rax, 0x3F8(%rbp)
+    movl $0xC0010130, %ecx
+    movl $0x400000, %eax
+    xorl %edx, %edx
+    wrmsr
+    .byte 0xF3, 0x0F, 0x01, 0xD9
+    ret
+
+vc_handler_64:
+    movq %rsp, VC_RSP
+    popq VC_ERROR
+    pushq %rax
+    movq VC_ADVANCE, %rax
+    addq %rax, 8(%rsp)
+    testq %rax, %rax
+    jnz 1f
+    pushq %rcx
+    pushq %rdx
+    movq %cr2, %rax
+    movq %rax, VC_CR2
+    xorl %ecx, %ecx
+    movl $1, %edx
+    .byte 0xF2, 0x0F, 0x01, 0xFF
+    popq %rdx
+    popq %rcx
+1:  popq %rax
+    iretq
+
+// ---- one rule each, with the C-bit ----
+
+.globl reads_private_memory_as_shared
+.code32
+reads_private_memory_as_shared:
+    call enter_long_mode
+.code64
+    movl SHARED + WORK, %eax
+    ud2
+
+.globl reads_shared_memory_as_private
+.code32
+reads_shared_memory_as_private:
+    call enter_long_mode
+.code64
+    change 0x400000, 2
+    movl 0x400000, %eax
+    ud2
+
+.globl runs_code_from_shared_memory
+.code32
+runs_code_from_shared_memory:
+    call enter_long_mode
+.code64
+    change 0x400000, 2
+    movl $(SHARED + 0x400000), %eax
+    jmpq *%rax
+
+.globl reaches_for_devices_as_private
+.code32
+reaches_for_devices_as_private:
+    call enter_long_mode
+.code64
+    movl $0xFFE00000, %eax
+    movl (%rax), %eax
+    ud2
+
+.globl validates_through_a_shared_mapping
+.code32
+validates_through_a_shared_mapping:
+    call enter_long_mode
+.code64
+    change 0x400000, 1
+    pvalidate (SHARED + 0x400000), 0, 1
+    ud2
+
+// Long mode with two views of the first GiB, and a #VC handler on IST1. Returns to 64-bit code.
+.code32
+enter_long_mode:
+    movl $(PDPT + 7), PML4
+    movl $C_HIGH, PML4 + 4
+    movl $(PD_PRIVATE + 7), PDPT
+    movl $C_HIGH, PDPT + 4
+    movl $(PD_SHARED + 7), PDPT + 8
+    movl $C_HIGH, PDPT + 12
+    movl $(PD_ROM + 7), PDPT + 24
+    movl $C_HIGH, PDPT + 28
+    movl $0xFFE00083, PD_ROM + 511 * 8
+    movl $C_HIGH, PD_ROM + 511 * 8 + 4
+    xorl %ecx, %ecx
+1:  movl %ecx, %eax
+    shll $21, %eax
+    orl $0x83, %eax
+    movl %eax, PD_PRIVATE(, %ecx, 8)
+    movl $C_HIGH, PD_PRIVATE + 4(, %ecx, 8)
+    movl %eax, PD_SHARED(, %ecx, 8)
+    incl %ecx
+    cmpl $512, %ecx
+    jb 1b
+    // GDT in RAM: code 64 at 0x18, task state at 0x20.
+    movl $0x0000FFFF, GDT + 0x18
+    movl $0x00AF9B00, GDT + 0x1C
+    movl $(0x67 | (TSS & 0xFFFF) << 16), GDT + 0x20
+    movl $(0x8900 | TSS >> 16), GDT + 0x24
+    movl $0x0000FFFF, GDT + 0x10
+    movl $0x00CF9300, GDT + 0x14
+    movl $VC_STACK, TSS + 0x24
+    movl $((ROM + vc_handler_64 - guests) & 0xFFFF | 0x18 << 16), IDT + 29 * 16
+    movl $((ROM + vc_handler_64 - guests) & 0xFFFF0000 | 0x8E01), IDT + 29 * 16 + 4
+    popl %edi
+    pushl $GDT
+    pushw $0x2F
+    lgdtl (%esp)
+    movl $STACK, %esp
+    pushl $0
+    pushl $IDT
+    pushw $(30 * 16 - 1)
+    movl $0x20, %eax
+    movl %eax, %cr4
+    movl $PML4, %eax
+    movl %eax, %cr3
+    movl $0xC0000080, %ecx
+    rdmsr
+    orl $0x100, %eax
+    wrmsr
+    movl $0x80000011, %eax
+    movl %eax, %cr0
+    ljmpl $0x18, $(ROM + start64 - guests)
+.code64
+start64:
+    lidt (%rsp)
+    movl $STACK, %esp
+    movl $0x20, %eax
+    ltr %ax
+    movl $0x10, %eax
+    movl %eax, %ss
+    movl %eax, %ds
+    movl %eax, %es
+    movl %edi, %edi
+    jmpq *%rdi
+.globl guests_end
+guests_end:
+.popsection
