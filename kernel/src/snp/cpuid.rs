@@ -98,8 +98,11 @@ impl CpuidTable {
     /// Like [`Self::leaf`], for a leaf that need not be there.
     pub fn find(&self, leaf: u32, subleaf: u32) -> Option<Registers> {
         let subleaf = if is_indexed(leaf) { subleaf } else { 0 };
-        let entry = self.entries().find(|e| e.leaf == leaf && e.subleaf == subleaf)?;
-        Some(entry.answer)
+        let answer = |subleaf| self.entries().find(|e| e.leaf == leaf && e.subleaf == subleaf).map(|e| e.answer);
+        // Leaf 7 says in EAX how many subleaves it has; those beyond are zeros (APM vol. 3, §E.3.6).
+        answer(subleaf).or_else(|| {
+            (leaf == 7 && answer(0)?.eax < subleaf).then_some(Registers::default())
+        })
     }
 
     /// The answer that the instruction gives to code: the page's, with the bit that mirrors CR4 (APM vol. 3, §E.3.2).
@@ -286,7 +289,8 @@ pub(crate) mod tests {
     fn a5_unknown_cpuid_leaf_ends_the_vm() {
         let table = CpuidTable::new(&page(GENOA)).unwrap();
         assert_eq!(table.leaf(0x16, 0), Err(Fatal::new(Termination::CpuidLeaf, 0x16 << 32)));
-        assert_eq!(table.leaf(7, 1), Err(Fatal::new(Termination::CpuidLeaf, 7 << 32 | 1)));
+        assert_eq!(table.leaf(7, 1), Err(Fatal::new(Termination::CpuidLeaf, 7 << 32 | 1)), "EAX promises it");
+        assert_eq!(table.leaf(7, 2), Ok(Registers::default()), "beyond the last subleaf");
     }
 
     #[test]
