@@ -41,8 +41,8 @@ impl Route {
 
 /// A whole request that may be served.
 pub(crate) enum Request {
-    /// A nonce that waits for evidence.
-    Evidence(Nonce),
+    /// A nonce, which now waits for evidence.
+    Evidence,
     /// A task and its body.
     Task(Route, WipedBuffer),
 }
@@ -174,7 +174,7 @@ impl Connection {
                 Ok(Route::Evidence) => match <[u8; NONCE_LEN]>::try_from(content.as_slice()) {
                     Ok(nonce) => {
                         self.exchange = Exchange::Evidence(nonce);
-                        return Some(Request::Evidence(nonce));
+                        return Some(Request::Evidence);
                     }
                     Err(_) => {
                         refused();

@@ -1,6 +1,7 @@
 //! TLS 1.3 for the guest: a rustls [`CryptoProvider`] over RustCrypto, server side only.
 //!
-//! * Key exchange: X25519MLKEM768 first, X25519 for clients without post-quantum support (REQUIREMENTS B11).
+//! * Key exchange: X25519MLKEM768, and X25519 for clients without post-quantum support (REQUIREMENTS B11). rustls lets
+//!   the client's order of preference decide between the two.
 //! * Randomness comes from the platform alone; no primitive brings a generator of its own.
 //! * No resumption, no tickets, no early data, no TLS 1.2: there is no code for them to reach.
 //! * Signing keys are made in the guest ([`crate::certificate`]); none can be loaded.

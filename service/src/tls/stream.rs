@@ -84,12 +84,18 @@ impl TlsStream {
 
     /// Encrypts plaintext.
     pub(crate) fn send(&mut self, plaintext: &[u8]) {
+        if self.progress == Progress::Broken {
+            return;
+        }
         // Everything that was received has been read, so nothing more comes up here.
         self.drive(&mut WipedBuffer::new(), Intent::Send(plaintext));
     }
 
     /// Says that no more will be sent.
     pub(crate) fn close(&mut self) {
+        if self.progress == Progress::Broken {
+            return;
+        }
         self.drive(&mut WipedBuffer::new(), Intent::Close);
     }
 
@@ -103,6 +109,7 @@ impl TlsStream {
         self.outgoing.consume(count);
     }
 
+    /// After this, rustls is not called any more: it remembers places in the incoming bytes, which are gone.
     fn break_off(&mut self) {
         self.progress = Progress::Broken;
         self.parked.discard();
@@ -111,6 +118,7 @@ impl TlsStream {
 
     /// Lets rustls work until it waits for the network.
     fn drive(&mut self, plaintext: &mut WipedBuffer, mut intent: Intent<'_>) {
+        let mut failed = false;
         loop {
             let UnbufferedStatus { mut discard, state, .. } =
                 self.connection.process_tls_records(self.incoming.as_mut_slice());
@@ -151,10 +159,11 @@ impl TlsStream {
             self.incoming.consume(discard);
             match outcome {
                 Ok(Next::Again) => {}
+                Ok(Next::Stop) if failed => return self.break_off(),
                 Ok(Next::Stop) => return,
                 // rustls queues an alert with the first error; encode it, and stop at the second.
-                Err(_) if self.progress != Progress::Broken => self.break_off(),
-                Err(_) => return,
+                Err(_) if !failed => failed = true,
+                Err(_) => return self.break_off(),
             }
         }
     }

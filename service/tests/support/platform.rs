@@ -1,0 +1,110 @@
+//! A platform whose AMD-SP signs with a development chain, and whose clock and AMD-SP the test controls.
+
+use attestation::development::Chain;
+use attestation::manifest::Manifest;
+use attestation::report::{self, GuestPolicy, PlatformInfo, SigningKey, offset};
+use attestation::verifier::{Digest, Image, NonEmpty, Policy};
+use rustls::crypto::SecureRandom;
+use service::{AttestError, Attested, Platform};
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::LazyLock;
+use std::time::SystemTime;
+use wire::event::Event;
+
+pub const LAUNCH_DIGEST: [u8; 48] = [0xa1; 48];
+
+/// One chain for all tests of a binary: RSA keys take their time.
+pub static CHAIN: LazyLock<Chain> = LazyLock::new(|| Chain::generate(SystemTime::now()).expect("a chain"));
+
+/// What the test sees and sets; shared with the platform inside the service.
+#[derive(Default)]
+pub struct Controls {
+    pub now_ms: Cell<u64>,
+    pub events: RefCell<Vec<Event>>,
+    /// What the AMD-SP answers instead of a report.
+    pub refuse: Cell<Option<AttestError>>,
+    /// The `report_data` of every report so far.
+    pub reported: RefCell<Vec<[u8; 64]>>,
+}
+
+pub struct FakePlatform {
+    pub controls: Rc<Controls>,
+    /// Tells the time of the host instead of the test's.
+    pub real_clock: bool,
+    started: std::time::Instant,
+}
+
+impl FakePlatform {
+    pub fn new(controls: Rc<Controls>) -> Self {
+        Self { controls, real_clock: false, started: std::time::Instant::now() }
+    }
+}
+
+impl Platform for FakePlatform {
+    fn random(&self) -> &'static dyn SecureRandom {
+        rustls::crypto::aws_lc_rs::default_provider().secure_random
+    }
+
+    fn now_ms(&self) -> u64 {
+        match self.real_clock {
+            true => self.started.elapsed().as_millis() as u64,
+            false => self.controls.now_ms.get(),
+        }
+    }
+
+    fn attest(&mut self, report_data: &[u8; 64]) -> Result<Attested, AttestError> {
+        if let Some(error) = self.controls.refuse.get() {
+            return Err(error);
+        }
+        self.controls.reported.borrow_mut().push(*report_data);
+        Ok(Attested { report: report(report_data), certificates: CHAIN.certificate_table() })
+    }
+
+    fn emit(&mut self, event: Event) {
+        self.controls.events.borrow_mut().push(event);
+    }
+}
+
+/// A signed report of a guest that was launched as it should be.
+fn report(report_data: &[u8; 64]) -> Vec<u8> {
+    let endorsement = CHAIN.endorsement();
+    let tcb = endorsement.tcb.to_bytes(endorsement.product);
+    let mut report = [0; report::LEN];
+    let fields: [(usize, &[u8]); 17] = [
+        (offset::VERSION, &5u32.to_le_bytes()),
+        (offset::POLICY, &GuestPolicy::CLOISTER.0.to_le_bytes()),
+        (offset::SIGNATURE_ALGO, &report::ECDSA_P384_SHA384.to_le_bytes()),
+        (offset::CURRENT_TCB, &tcb),
+        (offset::PLATFORM_INFO, &PlatformInfo::CLOISTER.0.to_le_bytes()),
+        (offset::KEY_INFO, &report::key_info(false, SigningKey::Vcek).to_le_bytes()),
+        (offset::REPORT_DATA, report_data),
+        (offset::MEASUREMENT, &LAUNCH_DIGEST),
+        (offset::REPORT_ID, &[0x77; 32]),
+        (offset::REPORT_ID_MA, &[0xff; 32]),
+        (offset::REPORTED_TCB, &tcb),
+        (offset::CPUID_FAMILY, &[0x19, 0x11, 0x00]),
+        (offset::CHIP_ID, CHAIN.chip_id()),
+        (offset::COMMITTED_TCB, &tcb),
+        (offset::CURRENT_VERSION, &[41, 55, 1]),
+        (offset::COMMITTED_VERSION, &[41, 55, 1]),
+        (offset::LAUNCH_TCB, &tcb),
+    ];
+    for (at, bytes) in fields {
+        report[at..at + bytes.len()].copy_from_slice(bytes);
+    }
+    CHAIN.sign(&mut report).expect("the chain signs");
+    report.to_vec()
+}
+
+/// A client's policy that accepts an image with this manifest on the development chain.
+pub fn policy(manifest: &Manifest) -> Policy {
+    let image = Image {
+        name: manifest.image.clone(),
+        version: manifest.version.clone(),
+        model: manifest.model.name.clone(),
+        manifest_digest: Digest::try_from(manifest.digest()).expect("a digest"),
+        launch_digests: NonEmpty::from(Digest::try_from(LAUNCH_DIGEST).expect("a digest")),
+    };
+    Policy::accepting(NonEmpty::from(image)).with_development_root(CHAIN.ark_der())
+}
