@@ -97,3 +97,49 @@ impl<'a> Reader<'a> {
         if self.0.is_empty() { Ok(()) } else { Err(NotCanonical) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read(bytes: Vec<u8>, number: u64, tokens: Vec<u32>, text: String) {
+            let mut w = Writer::new("label");
+            w.bytes(&bytes).number(number).tokens(&tokens).bytes(text.as_bytes());
+            let encoded = w.finish();
+            let mut r = Reader::new(&encoded, "label").unwrap();
+            prop_assert_eq!(r.bytes(), Ok(&bytes[..]));
+            prop_assert_eq!(r.number::<u64>(), Ok(number));
+            prop_assert_eq!(r.tokens(), Ok(tokens));
+            prop_assert_eq!(r.text(), Ok(&text[..]));
+            prop_assert_eq!(r.finish(), Ok(()));
+        }
+
+        #[test]
+        fn b7_fields_cannot_be_moved_into_each_other(fields: Vec<Vec<u8>>, others: Vec<Vec<u8>>) {
+            let encode = |fields: &[Vec<u8>]| {
+                let mut w = Writer::new("label");
+                for field in fields {
+                    w.bytes(field);
+                }
+                w.finish()
+            };
+            prop_assert_eq!(encode(&fields) == encode(&others), fields == others);
+        }
+    }
+
+    #[test]
+    fn b7_another_label_or_a_number_that_does_not_fit_is_refused() {
+        let mut w = Writer::new("label");
+        w.number(256);
+        let encoded = w.finish();
+        assert!(Reader::new(&encoded, "labels").is_err());
+        assert!(Reader::new(&encoded, "").is_err());
+        assert_eq!(Reader::new(&encoded, "label").unwrap().number::<u8>(), Err(NotCanonical));
+        assert_eq!(Reader::new(&encoded, "label").unwrap().number::<u16>(), Ok(256));
+        assert_eq!(Reader::new(&encoded, "label").unwrap().array::<4>(), Err(NotCanonical));
+        assert_eq!(Reader::new(&encoded, "label").unwrap().finish(), Err(NotCanonical));
+    }
+}

@@ -113,3 +113,73 @@ impl<'a> Reader<'a> {
         if self.0.is_empty() { Ok(()) } else { Err(NotExpected) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// `{1: ["application/vnd.1", h'DEADBEEF']}`, from veraison/rust-cmw.
+    const EXAMPLE: &[u8] = include_bytes!("../tests/data/cmw-collection-cbor-ok-2.cbor");
+
+    #[test]
+    fn the_example_of_another_project_is_written_and_read() {
+        let mut w = Writer::default();
+        w.map(1);
+        w.unsigned(1);
+        w.array(2);
+        w.text("application/vnd.1");
+        w.bytes(&[0xDE, 0xAD, 0xBE, 0xEF]);
+        assert_eq!(w.finish(), EXAMPLE);
+
+        let mut r = Reader(EXAMPLE);
+        assert_eq!((r.map(), r.unsigned(), r.array()), (Ok(1), Ok(1), Ok(2)));
+        assert_eq!(r.text(), Ok("application/vnd.1"));
+        assert_eq!(r.bytes(), Ok(&[0xDE, 0xAD, 0xBE, 0xEF][..]));
+        assert_eq!(r.finish(), Ok(()));
+    }
+
+    #[test]
+    fn b5_heads_that_are_not_the_shortest_are_refused() {
+        let longer: [&[u8]; 5] = [
+            &[0x18, 23],
+            &[0x19, 0, 0xFF],
+            &[0x1A, 0, 0, 0xFF, 0xFF],
+            &[0x1B, 0, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF],
+            &[0x1F],
+        ];
+        for head in longer {
+            assert_eq!(Reader(head).unsigned(), Err(NotExpected), "{head:02x?}");
+        }
+        assert_eq!(Reader(&[0x5F, 0x41, 0, 0xFF]).bytes(), Err(NotExpected), "indefinite length");
+        assert_eq!(Reader(&[0x5B, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF]).bytes(), Err(NotExpected));
+        assert_eq!(Reader(&[0x62, 0xFF, 0xFF]).text(), Err(NotExpected), "not UTF-8");
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read(number: u64, bits in 0u32..64, bytes: Vec<u8>, text: String) {
+            let number = number >> bits;
+            let mut w = Writer::default();
+            w.unsigned(number);
+            w.bytes(&bytes);
+            w.text(&text);
+            let written = w.finish();
+            let mut r = Reader(&written);
+            prop_assert_eq!(r.unsigned(), Ok(number));
+            prop_assert_eq!(r.bytes(), Ok(&bytes[..]));
+            prop_assert_eq!(r.text(), Ok(&text[..]));
+            prop_assert_eq!(r.finish(), Ok(()));
+        }
+
+        #[test]
+        fn b5_what_is_read_is_the_only_encoding(input: Vec<u8>) {
+            let mut r = Reader(&input);
+            if let Ok(value) = r.bytes() && r.finish().is_ok() {
+                let mut w = Writer::default();
+                w.bytes(value);
+                prop_assert_eq!(w.finish(), input);
+            }
+        }
+    }
+}

@@ -76,6 +76,12 @@ pub fn decode(table: &[u8]) -> Result<Vec<(Guid, &[u8])>, NotATable> {
     Err(NotATable)
 }
 
+/// The same certificates in a table without padding or gaps, as it goes into evidence; empty if there are none.
+pub fn compact(table: &[u8]) -> Result<Vec<u8>, NotATable> {
+    let entries = decode(table)?;
+    Ok(if entries.is_empty() { Vec::new() } else { encode(&entries) })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -85,10 +91,12 @@ mod tests {
         let certificates: [(Guid, &[u8]); 3] = [(VCEK, b"chip"), (ASK, b"signer"), (ARK, b"")];
         let table = encode(&certificates);
         assert_eq!(decode(&table).unwrap(), certificates);
-        let mut page = table;
+        let mut page = table.clone();
         page.resize(4096, 0);
         assert_eq!(decode(&page).unwrap(), certificates);
+        assert_eq!(compact(&page).unwrap(), table);
         assert_eq!(decode(&[]).unwrap(), []);
+        assert_eq!(compact(&[0; 4096]).unwrap(), []);
     }
 
     #[test]

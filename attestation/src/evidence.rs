@@ -50,7 +50,8 @@ impl fmt::Display for EvidenceError {
         match self {
             Self::TooLong => f.write_str("the evidence is larger than any real evidence; the server is not a Cloister guest"),
             Self::Malformed => f.write_str(
-                "the evidence is not encoded as a Cloister guest does it; the server is something else or was altered on the way",
+                "the evidence is not encoded as a Cloister guest does it; the server is something else, or the \
+                 evidence was altered on the way",
             ),
             Self::ReportLength(n) => {
                 write!(f, "the evidence holds a report of {n} bytes instead of {}; it was cut or altered", report::LEN)

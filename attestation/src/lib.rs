@@ -19,11 +19,11 @@ mod cbor;
 pub mod certificate_table;
 #[cfg(feature = "development")]
 pub mod development;
-#[cfg(any(feature = "verifier", feature = "development"))]
+#[cfg(feature = "verifier")]
 mod endorsement;
 pub mod evidence;
 pub mod manifest;
-#[cfg(any(feature = "verifier", feature = "development"))]
+#[cfg(feature = "verifier")]
 mod pss;
 pub mod report;
 pub mod report_data;

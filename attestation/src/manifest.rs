@@ -215,3 +215,89 @@ impl Manifest {
         self.tasks.iter().find(|t| t.task == name)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::{collection::vec, prelude::*};
+
+    fn tokens() -> impl Strategy<Value = Vec<u32>> {
+        vec(any::<u32>(), 0..6)
+    }
+
+    prop_compose! {
+        fn template()(
+            start in tokens(), system_open in tokens(), user_open in tokens(),
+            assistant_open in tokens(), close in tokens(), stop in tokens(),
+        ) -> ChatTemplate {
+            ChatTemplate { start, system_open, user_open, assistant_open, close, stop }
+        }
+    }
+
+    prop_compose! {
+        fn slot()(device: u8, bar: u32) -> DeviceSlot {
+            DeviceSlot { device, bar }
+        }
+    }
+
+    prop_compose! {
+        fn limits()(limits: [u32; 6]) -> Limits {
+            let [context_tokens, output_tokens, sessions, connections, request_bytes, idle_ms] = limits;
+            Limits { context_tokens, output_tokens, sessions, connections, request_bytes, idle_ms }
+        }
+    }
+
+    prop_compose! {
+        fn manifest()(
+            image: String, version: String, name: String, weights_bytes: u64, root in vec(any::<u8>(), 48),
+            template in template(), tasks in vec((any::<String>(), tokens()), 0..5), limits in limits(),
+            memory_mib: u32, network in slot(), weights in slot(),
+            address: [u8; 4], prefix: u8, gateway: [u8; 4], port: u16,
+        ) -> Manifest {
+            Manifest {
+                image,
+                version,
+                model: ModelIdentity { name, weights_bytes, weights_root: root.try_into().unwrap() },
+                template,
+                tasks: tasks.into_iter().map(|(task, instruction)| TaskPrompt { task, instruction }).collect(),
+                limits,
+                machine: Machine { memory_mib, network, weights },
+                network: Network { address, prefix, gateway, port },
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_encoded_is_decoded(manifest in manifest()) {
+            prop_assert_eq!(Manifest::decode(&manifest.encode()), Ok(manifest));
+        }
+
+        #[test]
+        fn b7_every_truncation_and_extension_is_refused(manifest in manifest(), more in vec(any::<u8>(), 1..9)) {
+            let encoded = manifest.encode();
+            for length in 0..encoded.len() {
+                prop_assert_eq!(Manifest::decode(&encoded[..length]), Err(NotCanonical));
+            }
+            prop_assert_eq!(Manifest::decode(&[encoded, more].concat()), Err(NotCanonical));
+        }
+
+        #[test]
+        fn b7_another_manifest_has_another_digest(one in manifest(), other in manifest()) {
+            prop_assert_eq!(one.digest() == other.digest(), one == other);
+        }
+
+        #[test]
+        fn b7_an_altered_byte_never_gives_the_same_manifest(
+            manifest in manifest(), at in any::<prop::sample::Index>(), bits in 1u8..,
+        ) {
+            let mut encoded = manifest.encode();
+            let at = at.index(encoded.len());
+            encoded[at] ^= bits;
+            if let Ok(altered) = Manifest::decode(&encoded) {
+                prop_assert_ne!(&altered, &manifest);
+                prop_assert_eq!(altered.encode(), encoded);
+            }
+        }
+    }
+}

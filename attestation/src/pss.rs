@@ -16,7 +16,6 @@ pub(crate) const RSA_PSS_SHA384: &[u8] = &[
 ];
 
 /// The same with the default trailer written out, which DER forbids and AMD's own certificates do.
-#[cfg(feature = "verifier")]
 pub(crate) const RSA_PSS_SHA384_WITH_TRAILER: &[u8] = &[
     0x30, 0x46, // SEQUENCE
     0x06, 0x09, 0x2A, 0x86, 0x48, 0x86, 0xF7, 0x0D, 0x01, 0x01, 0x0A, // id-RSASSA-PSS

@@ -4,6 +4,12 @@
 //! share one layout; later versions only gave names to bytes that were reserved before. Whatever a version reserves
 //! must be zero here, so that nothing is signed that this code does not know the meaning of.
 
+mod policy;
+mod product;
+
+pub use policy::{GuestPolicy, PlatformInfo};
+pub use product::{Product, Tcb};
+
 use core::fmt;
 
 /// Bytes of a report.
@@ -82,205 +88,6 @@ const SCALAR_FIELD: usize = 72;
 /// Bytes of a scalar of P-384.
 const SCALAR: usize = 48;
 
-/// A product line of AMD that has SEV-SNP and a root key that Cloister knows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Product {
-    /// Zen 3, EPYC 7003.
-    Milan,
-    /// Zen 4, EPYC 9004, 97x4 and 8004 (Genoa, Bergamo, Siena).
-    Genoa,
-    /// Zen 5, EPYC 9005.
-    Turin,
-}
-
-impl Product {
-    /// Every product, oldest first.
-    pub const ALL: [Self; 3] = [Self::Milan, Self::Genoa, Self::Turin];
-
-    /// The product with a CPUID family (base and extended added up) and model (base and extended combined).
-    pub const fn from_cpuid(family: u8, model: u8) -> Option<Self> {
-        match (family, model) {
-            (0x19, 0x00..=0x0F) => Some(Self::Milan),
-            (0x19, 0x10..=0x1F | 0xA0..=0xAF) => Some(Self::Genoa),
-            (0x1A, 0x00..=0x1F) => Some(Self::Turin),
-            _ => None,
-        }
-    }
-
-    /// AMD's name, as in certificates and in the addresses of its key service.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Milan => "Milan",
-            Self::Genoa => "Genoa",
-            Self::Turin => "Turin",
-        }
-    }
-
-    /// Bytes of `CHIP_ID` that identify the chip; the rest are zero (AMD 57230, VCEK hardware id).
-    pub const fn hardware_id_len(self) -> usize {
-        match self {
-            Self::Milan | Self::Genoa => 64,
-            Self::Turin => 8,
-        }
-    }
-}
-
-impl fmt::Display for Product {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-/// `TCB_VERSION` (AMD 56860, table 3): security version numbers of a platform's components.
-///
-/// There is no order between two of them; [`Tcb::at_least`] compares each component.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Tcb {
-    /// Firmware of the microcontroller that starts first; Turin only, else zero.
-    pub fmc: u8,
-    /// Boot loader of the secure processor.
-    pub boot_loader: u8,
-    /// Operating system of the secure processor.
-    pub tee: u8,
-    /// SNP firmware.
-    pub snp: u8,
-    /// Lowest microcode patch level of all cores.
-    pub microcode: u8,
-}
-
-impl Tcb {
-    /// Reads the 8 bytes of a report; `None` if bytes that the product reserves are not zero.
-    pub const fn from_bytes(product: Product, bytes: [u8; 8]) -> Option<Self> {
-        match (product, bytes) {
-            (Product::Milan | Product::Genoa, [boot_loader, tee, 0, 0, 0, 0, snp, microcode]) => {
-                Some(Self { fmc: 0, boot_loader, tee, snp, microcode })
-            }
-            (Product::Turin, [fmc, boot_loader, tee, snp, 0, 0, 0, microcode]) => {
-                Some(Self { fmc, boot_loader, tee, snp, microcode })
-            }
-            _ => None,
-        }
-    }
-
-    /// The 8 bytes of a report. `fmc` has no place, and is left out, before Turin.
-    pub const fn to_bytes(self, product: Product) -> [u8; 8] {
-        let Self { fmc, boot_loader, tee, snp, microcode } = self;
-        match product {
-            Product::Milan | Product::Genoa => [boot_loader, tee, 0, 0, 0, 0, snp, microcode],
-            Product::Turin => [fmc, boot_loader, tee, snp, 0, 0, 0, microcode],
-        }
-    }
-
-    /// True if no component is below its minimum.
-    pub const fn at_least(&self, minimum: &Self) -> bool {
-        self.fmc >= minimum.fmc
-            && self.boot_loader >= minimum.boot_loader
-            && self.tee >= minimum.tee
-            && self.snp >= minimum.snp
-            && self.microcode >= minimum.microcode
-    }
-}
-
-impl fmt::Display for Tcb {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { fmc, boot_loader, tee, snp, microcode } = self;
-        write!(f, "fmc {fmc}, boot loader {boot_loader}, tee {tee}, snp {snp}, microcode {microcode}")
-    }
-}
-
-/// The guest policy (AMD 56860, table 9): what the firmware lets the host do with the guest, fixed at launch.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct GuestPolicy(pub u64);
-
-impl GuestPolicy {
-    /// The host may run other threads on the sibling of the guest's core.
-    pub const SMT: u64 = 1 << 16;
-    /// Reserved, must be one.
-    pub const RESERVED_ONE: u64 = 1 << 17;
-    /// A migration agent may be associated with the guest.
-    pub const MIGRATE_MA: u64 = 1 << 18;
-    /// The host may decrypt the guest's memory.
-    pub const DEBUG: u64 = 1 << 19;
-    /// The guest stays on one socket.
-    pub const SINGLE_SOCKET: u64 = 1 << 20;
-    /// CXL devices or memory may be populated.
-    pub const CXL_ALLOW: u64 = 1 << 21;
-    /// Memory must be encrypted with AES-256-XTS.
-    pub const MEM_AES_256_XTS: u64 = 1 << 22;
-    /// Running average power limit must be off: it is a power side channel.
-    pub const RAPL_DIS: u64 = 1 << 23;
-    /// The host must not be able to read ciphertext.
-    pub const CIPHERTEXT_HIDING: u64 = 1 << 24;
-    /// The host may not move or swap the guest's pages.
-    pub const PAGE_SWAP_DISABLE: u64 = 1 << 25;
-    /// Every bit that has a meaning here.
-    pub const KNOWN: u64 = (1 << 26) - 1;
-
-    /// The policy that every Cloister guest is launched with (REQUIREMENTS B3). The ABI minimum is 1.55, the first
-    /// whose firmware knows ciphertext hiding and checks for aliased memory.
-    pub const CLOISTER: Self = Self(
-        0x0137
-            | Self::RESERVED_ONE
-            | Self::SINGLE_SOCKET
-            | Self::MEM_AES_256_XTS
-            | Self::RAPL_DIS
-            | Self::CIPHERTEXT_HIDING,
-    );
-
-    /// True if every bit of `bits` is set.
-    pub const fn has(self, bits: u64) -> bool {
-        self.0 & bits == bits
-    }
-
-    /// The lowest firmware ABI that may run the guest, as (major, minor).
-    pub const fn abi(self) -> (u8, u8) {
-        let [minor, major, ..] = self.0.to_le_bytes();
-        (major, minor)
-    }
-}
-
-impl fmt::Debug for GuestPolicy {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "GuestPolicy({:#x})", self.0)
-    }
-}
-
-/// What the platform is and has done (AMD 56860, table 23).
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct PlatformInfo(pub u64);
-
-impl PlatformInfo {
-    /// SMT is on.
-    pub const SMT_EN: u64 = 1 << 0;
-    /// Transparent memory encryption is on.
-    pub const TSME_EN: u64 = 1 << 1;
-    /// Memory has error correction.
-    pub const ECC_EN: u64 = 1 << 2;
-    /// Running average power limit is off.
-    pub const RAPL_DIS: u64 = 1 << 3;
-    /// Ciphertext hiding is on.
-    pub const CIPHERTEXT_HIDING_DRAM_EN: u64 = 1 << 4;
-    /// Memory was checked for aliases since reset and none were found (BadRAM).
-    pub const ALIAS_CHECK_COMPLETE: u64 = 1 << 5;
-    /// Trusted I/O is on.
-    pub const TIO_EN: u64 = 1 << 7;
-
-    /// What a platform reports on which a guest with [`GuestPolicy::CLOISTER`] runs, and aliases were checked for.
-    pub const CLOISTER: Self =
-        Self(Self::ECC_EN | Self::RAPL_DIS | Self::CIPHERTEXT_HIDING_DRAM_EN | Self::ALIAS_CHECK_COMPLETE);
-
-    /// True if every bit of `bits` is set.
-    pub const fn has(self, bits: u64) -> bool {
-        self.0 & bits == bits
-    }
-}
-
-impl fmt::Debug for PlatformInfo {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "PlatformInfo({:#x})", self.0)
-    }
-}
-
 /// The key that signed a report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SigningKey {
@@ -331,11 +138,13 @@ impl fmt::Display for ReportError {
                 write!(f, "the report names signature algorithm {a}, but only 1 (ECDSA P-384) exists")
             }
             Self::NotSigned => f.write_str(
-                "the platform did not sign the report: its firmware hides the chip key; the operator must turn MASK_CHIP_KEY off",
+                "the platform did not sign the report: its firmware hides the chip key; the operator must turn \
+                 MASK_CHIP_KEY off",
             ),
             Self::Reserved(offset) => write!(
                 f,
-                "byte {offset:#x} of the report is reserved but not zero, so its meaning is unknown; use a newer release of this program"
+                "byte {offset:#x} of the report is reserved but not zero, so its meaning is unknown; use a newer \
+                 release of this program"
             ),
         }
     }
@@ -565,4 +374,82 @@ pub fn signature_field(signature: &[u8; 2 * SCALAR]) -> [u8; LEN - SIGNED_LEN] {
         place[..SCALAR].reverse();
     }
     field
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const TURIN: &[u8] = include_bytes!("../tests/data/turin-v5.report");
+    const GENOA: &[u8] = include_bytes!("../tests/data/genoa-v3.report");
+    const MILAN: &[u8] = include_bytes!("../tests/data/milan-v2-other.report");
+
+    #[test]
+    fn real_reports_read_as_their_platforms_are() {
+        let turin = Report::parse(TURIN).unwrap();
+        assert_eq!((turin.version(), turin.vmpl(), turin.cpuid()), (5, 0, Some((0x1A, 0x02, 0x01))));
+        assert_eq!(turin.current_version(), (1, 55, 65));
+        assert_eq!(turin.policy().abi(), (0, 31));
+        assert!(turin.policy().has(GuestPolicy::SMT | GuestPolicy::RESERVED_ONE));
+        assert!(turin.platform_info().has(PlatformInfo::ALIAS_CHECK_COMPLETE));
+        let tcb = Tcb { fmc: 1, boot_loader: 1, tee: 1, snp: 4, microcode: 0x51 };
+        assert_eq!(Tcb::from_bytes(Product::Turin, turin.reported_tcb()), Some(tcb));
+        assert_eq!(tcb.to_bytes(Product::Turin), turin.reported_tcb());
+
+        let genoa = Report::parse(GENOA).unwrap();
+        assert_eq!((genoa.version(), genoa.cpuid()), (3, Some((0x19, 0x11, 0x01))));
+        let tcb = Tcb { fmc: 0, boot_loader: 10, tee: 0, snp: 23, microcode: 84 };
+        assert_eq!(Tcb::from_bytes(Product::Genoa, genoa.reported_tcb()), Some(tcb));
+        assert_eq!(tcb.to_bytes(Product::Genoa), genoa.reported_tcb());
+        assert_eq!(Tcb::from_bytes(Product::Genoa, turin.reported_tcb()), None);
+
+        let milan = Report::parse(MILAN).unwrap();
+        assert_eq!((milan.version(), milan.cpuid()), (2, None));
+        assert_eq!(milan.signing_key(), SigningKey::Vcek);
+    }
+
+    #[test]
+    fn the_signature_field_comes_back() {
+        for raw in [TURIN, GENOA, MILAN] {
+            let report = Report::parse(raw).unwrap();
+            assert_eq!(report.as_bytes(), raw);
+            assert_eq!(signature_field(&report.signature()), raw[SIGNED_LEN..]);
+        }
+    }
+
+    #[test]
+    fn b3_the_projects_guest_policy_is_the_one_that_is_required() {
+        // Bits 16 to 25 of AMD 56860, table 9, written out, and ABI 1.55.
+        assert_eq!(GuestPolicy::CLOISTER.0, 0b01_1101_0010 << 16 | 0x0137);
+        assert_eq!(GuestPolicy::CLOISTER.abi(), (1, 55));
+    }
+
+    #[test]
+    fn b2_a_tcb_is_high_enough_only_if_every_component_is() {
+        let minimum = Tcb { fmc: 1, boot_loader: 2, tee: 3, snp: 4, microcode: 5 };
+        assert!(minimum.at_least(&minimum));
+        let high = Tcb { fmc: 255, boot_loader: 255, tee: 255, snp: 255, microcode: 255 };
+        assert!(high.at_least(&minimum));
+        for low in [
+            Tcb { fmc: 0, ..high },
+            Tcb { boot_loader: 1, ..high },
+            Tcb { tee: 2, ..high },
+            Tcb { snp: 3, ..high },
+            Tcb { microcode: 4, ..high },
+        ] {
+            assert!(!low.at_least(&minimum), "{low}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn b12_no_bytes_make_reading_panic(mut bytes in proptest::collection::vec(any::<u8>(), LEN)) {
+            let _ = Report::parse(&bytes);
+            bytes[..4].copy_from_slice(&5u32.to_le_bytes());
+            bytes[offset::SIGNATURE_ALGO..][..4].copy_from_slice(&1u32.to_le_bytes());
+            bytes[offset::KEY_INFO..][..8].fill(0);
+            prop_assert!(matches!(Report::parse(&bytes), Err(ReportError::Reserved(_))));
+        }
+    }
 }

@@ -34,3 +34,35 @@ pub fn fresh(nonce: &Nonce, spki_der: &[u8], exporter: &Exporter, manifest: &Man
     w.bytes(nonce).bytes(spki_der).bytes(exporter).bytes(manifest);
     Sha512::digest(w.finish()).into()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn b1_every_input_is_bound(
+            nonce: [u8; 32], exporter: [u8; 32], spki in proptest::collection::vec(any::<u8>(), 1..200),
+            manifest in proptest::collection::vec(any::<u8>(), 48), at in any::<prop::sample::Index>(), bits in 1u8..,
+        ) {
+            let manifest: ManifestDigest = manifest.try_into().unwrap();
+            fn altered<T: AsMut<[u8]> + Clone>(value: &T, at: prop::sample::Index, bits: u8) -> T {
+                let mut value = value.clone();
+                let bytes = value.as_mut();
+                bytes[at.index(bytes.len())] ^= bits;
+                value
+            }
+            let value = fresh(&nonce, &spki, &exporter, &manifest);
+            prop_assert_ne!(fresh(&altered(&nonce, at, bits), &spki, &exporter, &manifest), value);
+            prop_assert_ne!(fresh(&nonce, &altered(&spki, at, bits), &exporter, &manifest), value);
+            prop_assert_ne!(fresh(&nonce, &spki, &altered(&exporter, at, bits), &manifest), value);
+            prop_assert_ne!(fresh(&nonce, &spki, &exporter, &altered(&manifest, at, bits)), value);
+            prop_assert_ne!(fresh(&exporter, &spki, &nonce, &manifest) == value, nonce != exporter);
+
+            let value = certificate(&spki, &manifest);
+            prop_assert_ne!(certificate(&altered(&spki, at, bits), &manifest), value);
+            prop_assert_ne!(certificate(&spki, &altered(&manifest, at, bits)), value);
+        }
+    }
+}

@@ -260,3 +260,39 @@ impl Certificate {
 pub(super) fn is_within(now: Duration, from: Time, until: Option<Time>) -> bool {
     now >= from.to_unix_duration() && until.is_none_or(|until| now <= until.to_unix_duration())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{super::roots::AMD, *};
+
+    #[test]
+    fn b8_only_authorities_may_sign_and_only_as_what_they_are_called() {
+        for keys in &AMD {
+            for (role, der, name) in [(Role::Ark, keys.ark, "ARK"), (Role::Ask, keys.ask, "SEV")] {
+                let authority = Certificate::parse(role, der).unwrap();
+                authority.check_authority(true).unwrap();
+                assert_eq!(authority.check_authority(false), Err(authority.refuse(Problem::Authority)));
+                authority.check_common_name(&format!("{name}-{}", keys.product)).unwrap();
+                assert!(authority.check_common_name("SEV-VCEK").is_err());
+            }
+        }
+        let vcek = include_bytes!("../../tests/data/turin-v5.vcek.der");
+        let vcek = Certificate::parse(Role::EndorsementKey, vcek).unwrap();
+        vcek.check_authority(false).unwrap();
+        assert_eq!(vcek.check_authority(true), Err(vcek.refuse(Problem::Authority)));
+    }
+
+    #[test]
+    fn b8_amd_signing_keys_are_signed_by_the_root_of_their_own_product_only() {
+        for (i, above) in AMD.iter().enumerate() {
+            let ark = Certificate::parse(Role::Ark, above.ark).unwrap();
+            ark.check_issued_by(&ark).unwrap();
+            for (j, below) in AMD.iter().enumerate() {
+                for der in [below.ask, below.asvk] {
+                    let ask = Certificate::parse(Role::Ask, der).unwrap();
+                    assert_eq!(ask.check_issued_by(&ark).is_ok(), i == j);
+                }
+            }
+        }
+    }
+}

@@ -9,17 +9,20 @@ mod appraisal;
 mod certificate;
 mod chain;
 mod error;
+mod expected;
 mod policy;
+mod policy_file;
+mod relaxation;
 mod revocation;
 mod roots;
 mod verdict;
 
 pub use chain::Root;
 pub use error::{CertificateProblem, RevocationProblem, Role, TcbKind, VerifyError, Weakness};
-pub use policy::{
-    ChipId, Digest, Empty, Image, MinimumTcb, NonEmpty, NotHex, Policy, PolicyError, PolicyFile, ProductKey,
-    Relaxation,
-};
+pub use expected::{ChipId, Digest, Empty, Image, NonEmpty, NotHex};
+pub use policy::Policy;
+pub use policy_file::{MinimumTcb, PolicyError, PolicyFile, ProductKey};
+pub use relaxation::Relaxation;
 pub use verdict::{Check, Relaxed, Verdict};
 
 use crate::{

@@ -1,6 +1,6 @@
 //! What was found, for programs and for people.
 
-use super::{Image, Relaxation, chain::Root, policy::Digest};
+use super::{Digest, Image, Relaxation, chain::Root};
 use crate::report::{Product, Tcb};
 use std::fmt;
 
