@@ -330,14 +330,9 @@ impl Attention<'_> {
         let scores = &mut scores[..item.position + 1];
         let queries = &self.query[token * config.query_length() + head * out.len()..][..out.len()];
         for (query, out) in queries.chunks_exact(length).zip(out.chunks_exact_mut(length)) {
-            for (score, key) in scores.iter_mut().zip(keys.chunks_exact(length)) {
-                *score = (kernels.dot)(query, key) * scale;
-            }
+            (kernels.scores)(query, keys, scale, scores);
             (kernels.softmax)(scores);
-            out.fill(0.0);
-            for (score, value) in scores.iter().zip(values.chunks_exact(length)) {
-                (kernels.add_scaled)(*score, value, out);
-            }
+            (kernels.weighted_sum)(scores, values, out);
         }
     }
 }

@@ -10,7 +10,7 @@ use inference::{
 const SMALL: Shape = Shape { layers: 1, feed_forward: 64, embedding: 64, vocabulary: 260, ..SHAPE };
 
 fn refused(file: &[u8]) -> LoadError {
-    Model::load(file).err().expect("the file is broken")
+    Model::load(file).expect_err("the file is broken")
 }
 
 /// Loads a file and, if that works, generates a little.

@@ -17,7 +17,7 @@ const LANES: usize = 8;
 
 /// Private, so that only [`kernels`] can hand it out.
 static KERNELS: Kernels =
-    Kernels { name: "avx2", multiply, dot, add_scaled, softmax, swiglu, sum_of_squares, quantise };
+    Kernels { name: "avx2", multiply, scores, weighted_sum, softmax, swiglu, sum_of_squares, quantise };
 
 /// The table, if this processor has what it needs and the operating system has switched it on.
 pub(super) fn kernels() -> Option<&'static Kernels> {
@@ -56,8 +56,8 @@ macro_rules! with_avx2 {
 
 with_avx2! {
     fn multiply(rows: Rows<'_>, inputs: Inputs<'_>, out: &mut Band<'_, f32>) = multiply_avx2;
-    fn dot(x: &[f32], y: &[f32]) -> f32 = dot_avx2;
-    fn add_scaled(factor: f32, x: &[f32], out: &mut [f32]) = plain::add_scaled;
+    fn scores(query: &[f32], keys: &[f32], scale: f32, scores: &mut [f32]) = scores_avx2;
+    fn weighted_sum(weights: &[f32], vectors: &[f32], out: &mut [f32]) = weighted_sum_avx2;
     fn softmax(scores: &mut [f32]) = plain::softmax;
     fn swiglu(gates: &mut [f32], ups: &[f32]) = plain::swiglu;
     fn sum_of_squares(x: &[f32]) -> f32 = plain::sum_of_squares;
@@ -187,12 +187,12 @@ fn float_tile<const R: usize, const T: usize>(
     }
 }
 
-/// Defines the tile of a type from the conversion of eight stored elements and of one.
+/// Defines the products of rows of a type with vectors, from the conversion of eight stored elements and of one.
 macro_rules! float_tiles {
-    ($(fn $name:ident($bytes:literal, $eight:path, $one:path);)*) => {
+    ($(fn $name:ident($element:ty, $eight:path, $one:path);)*) => {
         $(#[target_feature(enable = "avx2,fma,f16c")]
         fn $name<const R: usize, const T: usize>(
-            rows: [&[[u8; $bytes]]; R],
+            rows: [&[$element]; R],
             values: [&[f32]; T],
         ) -> [[f32; R]; T] {
             let chunks = values[0].len() / LANES;
@@ -223,9 +223,10 @@ macro_rules! float_tiles {
 }
 
 float_tiles! {
-    fn f32_tile(4, load_f32_bytes, f32::from_le_bytes);
-    fn f16_tile(2, load_f16_bytes, f16_value);
-    fn bf16_tile(2, load_bf16_bytes, bf16_value);
+    fn f32_dots(f32, load_f32, f32::from);
+    fn f32_tile([u8; 4], load_f32_bytes, f32::from_le_bytes);
+    fn f16_tile([u8; 2], load_f16_bytes, f16_value);
+    fn bf16_tile([u8; 2], load_bf16_bytes, bf16_value);
 }
 
 fn f16_value(bytes: [u8; 2]) -> f32 {
@@ -236,15 +237,46 @@ fn bf16_value(bytes: [u8; 2]) -> f32 {
     bf16_to_f32(u16::from_le_bytes(bytes))
 }
 
-#[target_feature(enable = "avx2,fma")]
-fn dot_avx2(x: &[f32], y: &[f32]) -> f32 {
-    let (x, x_rest) = x.as_chunks::<LANES>();
-    let (y, y_rest) = y.as_chunks::<LANES>();
-    let mut sum = _mm256_setzero_ps();
-    for (x, y) in x.iter().zip(y) {
-        sum = _mm256_fmadd_ps(load_f32(x), load_f32(y), sum);
+#[target_feature(enable = "avx2,fma,f16c")]
+fn scores_avx2(query: &[f32], keys: &[f32], scale: f32, scores: &mut [f32]) {
+    let length = query.len();
+    let (groups, rest) = scores.as_chunks_mut::<ROWS>();
+    let grouped = groups.len() * ROWS * length;
+    // Side by side, the sums of eight keys hide how long each addition takes.
+    for (scores, keys) in groups.iter_mut().zip(keys.chunks_exact(ROWS * length)) {
+        [*scores] = f32_dots::<ROWS, 1>(core::array::from_fn(|r| &keys[r * length..][..length]), [query]);
     }
-    x_rest.iter().zip(y_rest).fold(add_lanes(sum), |sum, (x, y)| sum + x * y)
+    for (score, key) in rest.iter_mut().zip(keys[grouped..].chunks_exact(length)) {
+        [[*score]] = f32_dots([key], [query]);
+    }
+    scores.iter_mut().for_each(|score| *score *= scale);
+}
+
+#[target_feature(enable = "avx2,fma")]
+fn weighted_sum_avx2(weights: &[f32], vectors: &[f32], out: &mut [f32]) {
+    let length = out.len();
+    let (wide, rest) = out.as_chunks_mut::<{ 4 * LANES }>();
+    let wide_columns = wide.as_flattened().len();
+    for (index, out) in wide.iter_mut().enumerate() {
+        let mut sums = [_mm256_setzero_ps(); 4];
+        for (weight, vector) in weights.iter().zip(vectors.chunks_exact(length)) {
+            let weight = _mm256_set1_ps(*weight);
+            let columns = vector[index * 4 * LANES..][..4 * LANES].as_chunks().0;
+            for (sum, columns) in sums.iter_mut().zip(columns) {
+                *sum = _mm256_fmadd_ps(weight, load_f32(columns), *sum);
+            }
+        }
+        for (out, sum) in out.as_chunks_mut().0.iter_mut().zip(sums) {
+            *out = lanes(sum);
+        }
+    }
+    // What is left of the columns is computed together, element by element.
+    rest.fill(0.0);
+    for (weight, vector) in weights.iter().zip(vectors.chunks_exact(length)) {
+        for (out, element) in rest.iter_mut().zip(&vector[wide_columns..]) {
+            *out += weight * element;
+        }
+    }
 }
 
 /// Adds eight lanes, halving the vector each time.

@@ -80,10 +80,10 @@ pub(crate) struct Kernels {
     pub(crate) name: &'static str,
     /// Multiplies rows with vectors: row `t` of the output is the product with vector `t`.
     pub(crate) multiply: fn(Rows<'_>, Inputs<'_>, &mut Band<'_, f32>),
-    /// The inner product.
-    pub(crate) dot: fn(&[f32], &[f32]) -> f32,
-    /// Adds a multiple of the second vector to the third.
-    pub(crate) add_scaled: fn(f32, &[f32], &mut [f32]),
+    /// The inner products of one vector with each of several, as many as there are scores, all scaled.
+    pub(crate) scores: fn(&[f32], &[f32], f32, &mut [f32]),
+    /// The sum of several vectors, each multiplied by its weight.
+    pub(crate) weighted_sum: fn(&[f32], &[f32], &mut [f32]),
     /// Replaces scores by `exp(score - largest)`, divided by their sum.
     pub(crate) softmax: fn(&mut [f32]),
     /// Replaces each gate by `gate · sigmoid(gate) · up`.

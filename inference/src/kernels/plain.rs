@@ -11,7 +11,7 @@ use crate::gguf::TensorType;
 const LANES: usize = 8;
 
 pub(crate) static KERNELS: Kernels =
-    Kernels { name: "plain", multiply, dot, add_scaled, softmax, swiglu, sum_of_squares, quantise };
+    Kernels { name: "plain", multiply, scores, weighted_sum, softmax, swiglu, sum_of_squares, quantise };
 
 fn multiply(rows: Rows<'_>, inputs: Inputs<'_>, out: &mut Band<'_, f32>) {
     for token in 0..out.height() {
@@ -86,10 +86,18 @@ fn dot(x: &[f32], y: &[f32]) -> f32 {
     x_rest.iter().zip(y_rest).fold(add_lanes(lanes), |sum, (x, y)| sum + x * y)
 }
 
-#[inline(always)]
-pub(super) fn add_scaled(factor: f32, x: &[f32], out: &mut [f32]) {
-    for (out, x) in out.iter_mut().zip(x) {
-        *out += factor * x;
+fn scores(query: &[f32], keys: &[f32], scale: f32, scores: &mut [f32]) {
+    for (score, key) in scores.iter_mut().zip(keys.chunks_exact(query.len())) {
+        *score = dot(query, key) * scale;
+    }
+}
+
+fn weighted_sum(weights: &[f32], vectors: &[f32], out: &mut [f32]) {
+    out.fill(0.0);
+    for (weight, vector) in weights.iter().zip(vectors.chunks_exact(out.len())) {
+        for (out, element) in out.iter_mut().zip(vector) {
+            *out += weight * element;
+        }
     }
 }
 

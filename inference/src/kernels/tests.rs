@@ -143,10 +143,6 @@ fn vector_functions_give_the_bits_of_their_twins() {
     for len in [1, 7, 8, 9, 32, 64, 100, 257] {
         let (x, y) = (random_values(random, len), random_values(random, len));
         assert_eq!((best.sum_of_squares)(&x).to_bits(), (plain.sum_of_squares)(&x).to_bits());
-        let exact: f64 = x.iter().zip(&y).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum();
-        for kernels in [best, plain] {
-            assert!((f64::from((kernels.dot)(&x, &y)) - exact).abs() < 1e-4, "{}", kernels.name);
-        }
         let both = |apply: &dyn Fn(&Kernels, &mut [f32])| {
             let [mut a, mut b] = [x.clone(), x.clone()];
             apply(best, &mut a);
@@ -154,8 +150,6 @@ fn vector_functions_give_the_bits_of_their_twins() {
             assert_eq!(a, b, "{len}");
             a
         };
-        let added = both(&|kernels, out| (kernels.add_scaled)(0.37, &y, out));
-        assert_eq!(added[0], x[0] + 0.37 * y[0]);
         let probabilities = both(&|kernels, out| (kernels.softmax)(out));
         let sum: f64 = x.iter().map(|x| libm::exp(f64::from(*x))).sum();
         for (p, x) in probabilities.iter().zip(&x) {
@@ -170,6 +164,34 @@ fn vector_functions_give_the_bits_of_their_twins() {
         let whole = len / 32 * 32;
         let [a, b] = [best, plain].map(|kernels| Quantised::new(kernels, x[..whole].to_vec()));
         assert_eq!((a.quants, a.scales), (b.quants, b.scales));
+    }
+}
+
+#[test]
+fn attention_kernels_agree_with_double_precision() {
+    let random = &mut Random::new(4);
+    // Heads of a few lengths, and numbers of positions beside eights.
+    for (length, count) in [(8, 1), (32, 7), (32, 8), (64, 19), (40, 33), (36, 9), (5, 3)] {
+        let (query, weights) = (random_values(random, length), random_values(random, count));
+        let vectors = random_values(random, length * count);
+        let exact = |terms: &mut dyn Iterator<Item = (f32, f32)>| {
+            terms.map(|(a, b)| f64::from(a) * f64::from(b)).sum::<f64>()
+        };
+        for kernels in [detect(), &plain::KERNELS] {
+            let mut scores = vec![f32::NAN; count];
+            (kernels.scores)(&query, &vectors, 0.25, &mut scores);
+            for (score, vector) in scores.iter().zip(vectors.chunks(length)) {
+                let exact = 0.25 * exact(&mut query.iter().copied().zip(vector.iter().copied()));
+                assert!((f64::from(*score) - exact).abs() < 1e-5, "{} {length} {count}", kernels.name);
+            }
+            let mut sum = vec![f32::NAN; length];
+            (kernels.weighted_sum)(&weights, &vectors, &mut sum);
+            for (column, element) in sum.iter().enumerate() {
+                let column = vectors.iter().copied().skip(column).step_by(length);
+                let exact = exact(&mut weights.iter().copied().zip(column));
+                assert!((f64::from(*element) - exact).abs() < 1e-5, "{} {length} {count}", kernels.name);
+            }
+        }
     }
 }
 
