@@ -4,7 +4,7 @@
 ///
 /// The engine divides its work by [`Workers::count`] and gives the same results for any number of them.
 pub trait Workers {
-    /// How many there are; at least one. More than 64 are not used.
+    /// How many there are: at least one, and always the same number. More than 64 are not used.
     fn count(&self) -> usize;
 
     /// Calls the task once with each number below [`Workers::count`], at the same time where there are several, and
