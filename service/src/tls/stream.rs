@@ -109,6 +109,16 @@ impl TlsStream {
         self.outgoing.consume(count);
     }
 
+    /// With an error, rustls queues an alert, and gives it out first thing when it is called again. To call it more often
+    /// than that after an error would make it read the same bytes again.
+    fn encode_alert(&mut self) {
+        let status = self.connection.process_tls_records(self.incoming.as_mut_slice());
+        if let Ok(ConnectionState::EncodeTlsData(alert)) = status.state {
+            // Without the alert the client sees a connection that ends, which is as good.
+            let _ = encode(alert, &mut self.outgoing);
+        }
+    }
+
     /// After this, rustls is not called any more: it remembers places in the incoming bytes, which are gone.
     fn break_off(&mut self) {
         self.progress = Progress::Broken;
@@ -118,7 +128,6 @@ impl TlsStream {
 
     /// Lets rustls work until it waits for the network.
     fn drive(&mut self, plaintext: &mut WipedBuffer, mut intent: Intent<'_>) {
-        let mut failed = false;
         loop {
             let UnbufferedStatus { mut discard, state, .. } =
                 self.connection.process_tls_records(self.incoming.as_mut_slice());
@@ -159,11 +168,11 @@ impl TlsStream {
             self.incoming.consume(discard);
             match outcome {
                 Ok(Next::Again) => {}
-                Ok(Next::Stop) if failed => return self.break_off(),
                 Ok(Next::Stop) => return,
-                // rustls queues an alert with the first error; encode it, and stop at the second.
-                Err(_) if !failed => failed = true,
-                Err(_) => return self.break_off(),
+                Err(_) => {
+                    self.encode_alert();
+                    return self.break_off();
+                }
             }
         }
     }
