@@ -3,40 +3,35 @@
 //! They protect nothing, and say so in every name. A verifier accepts such a chain only if its policy names the root,
 //! and its verdict then says so too (REQUIREMENTS B10).
 
+mod x509;
+
 use crate::{
-    certificate_table,
-    endorsement::{self, DEVELOPMENT_ORGANISATION},
-    pss::RSA_PSS_SHA384,
+    certificate_table, endorsement,
     report::{self, Product, Tcb},
 };
 use aws_lc_rs::{
     encoding::{AsBigEndian, AsDer, EcPrivateKeyBin, Pkcs8V1Der},
     rand::{SecureRandom, SystemRandom},
     rsa::{KeyPair as RsaKeyPair, KeySize},
-    signature::{ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _, RSA_PSS_SHA384 as SIGN_PSS},
+    signature::{ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _},
 };
 use der::{
-    Decode, Encode, Sequence,
-    asn1::{Any, BitString, GeneralizedTime, Ia5StringRef, ObjectIdentifier, OctetString},
+    Decode, Encode,
+    asn1::{Any, BitString, Ia5StringRef, ObjectIdentifier},
     pem::{self, LineEnding},
 };
 use std::{
     fs,
     path::{Path, PathBuf},
-    str::FromStr,
     time::{Duration, SystemTime},
 };
+use x509::{Request, algorithm, extension, name, serial, sign, time, validity};
 use x509_cert::{
     certificate::Version,
     crl::{CertificateList, RevokedCert, TbsCertList},
-    ext::{
-        Extension,
-        pkix::{BasicConstraints, KeyUsage, KeyUsages},
-    },
     name::Name,
-    serial_number::SerialNumber,
     spki::{AlgorithmIdentifierOwned, SubjectPublicKeyInfoOwned},
-    time::{Time, Validity},
+    time::Time,
 };
 
 /// As long as AMD's VCEKs are valid.
@@ -91,13 +86,14 @@ pub struct Endorsement {
 }
 
 impl Endorsement {
-    /// A Genoa chip with a random id whose firmware is as new as verifiers demand, valid as long as AMD's.
+    /// A Genoa chip with a random id whose firmware is as new as verifiers demand of any product, valid as long as
+    /// AMD's.
     pub fn new(now: SystemTime) -> Result<Self> {
         let mut chip_id = [0; 64];
         SystemRandom::new().fill(&mut chip_id)?;
         Ok(Self {
             product: Product::Genoa,
-            tcb: Tcb { fmc: 0, boot_loader: 10, tee: 0, snp: 0x1B, microcode: 0x56 },
+            tcb: Tcb { fmc: 0, boot_loader: 10, tee: 0, snp: 0x1B, microcode: 0xDB },
             chip_id,
             not_before: now - LEEWAY,
             not_after: now + VCEK_LIFETIME,
@@ -303,115 +299,6 @@ fn issue(ask: &Authority, endorsement: &Endorsement) -> Result<(EcdsaKeyPair, Ve
     };
     let certificate = request.sign(&ask.name, &ask.key)?;
     Ok((key, certificate))
-}
-
-/// RFC 5280 `TBSCertificate`, as far as it is needed here.
-#[derive(Sequence)]
-struct TbsCertificate {
-    #[asn1(context_specific = "0", tag_mode = "EXPLICIT")]
-    version: Version,
-    serial_number: SerialNumber,
-    signature: AlgorithmIdentifierOwned,
-    issuer: Name,
-    validity: Validity,
-    subject: Name,
-    subject_public_key_info: SubjectPublicKeyInfoOwned,
-    #[asn1(context_specific = "3", tag_mode = "EXPLICIT")]
-    extensions: Vec<Extension>,
-}
-
-/// RFC 5280 `Certificate`.
-#[derive(Sequence)]
-struct Certificate {
-    tbs_certificate: TbsCertificate,
-    signature_algorithm: AlgorithmIdentifierOwned,
-    signature: BitString,
-}
-
-/// All of a certificate but who signs it.
-struct Request {
-    serial: u8,
-    subject: Name,
-    key: SubjectPublicKeyInfoOwned,
-    validity: Validity,
-    extensions: Vec<Extension>,
-}
-
-impl Request {
-    fn authority(
-        serial: u8,
-        subject: &Name,
-        key: &RsaKeyPair,
-        validity: Validity,
-        path_len: u8,
-    ) -> Result<Self> {
-        let key = SubjectPublicKeyInfoOwned {
-            algorithm: AlgorithmIdentifierOwned {
-                oid: ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1"),
-                parameters: Some(Any::null()),
-            },
-            subject_public_key: BitString::from_bytes(key.public_key().as_ref())?,
-        };
-        let constraints = BasicConstraints { ca: true, path_len_constraint: Some(path_len) };
-        let usage = KeyUsage(KeyUsages::KeyCertSign | KeyUsages::CRLSign);
-        let extensions = vec![
-            critical_extension(ObjectIdentifier::new_unwrap("2.5.29.19"), constraints.to_der()?)?,
-            critical_extension(ObjectIdentifier::new_unwrap("2.5.29.15"), usage.to_der()?)?,
-        ];
-        Ok(Self { serial, subject: subject.clone(), key, validity, extensions })
-    }
-
-    fn sign(self, issuer: &Name, key: &RsaKeyPair) -> Result<Vec<u8>> {
-        let tbs_certificate = TbsCertificate {
-            version: Version::V3,
-            serial_number: serial(self.serial)?,
-            signature: algorithm()?,
-            issuer: issuer.clone(),
-            validity: self.validity,
-            subject: self.subject,
-            subject_public_key_info: self.key,
-            extensions: self.extensions,
-        };
-        let signature = sign(&tbs_certificate.to_der()?, key)?;
-        Ok(Certificate { tbs_certificate, signature_algorithm: algorithm()?, signature }.to_der()?)
-    }
-}
-
-fn sign(content: &[u8], key: &RsaKeyPair) -> Result<BitString> {
-    let mut signature = vec![0; key.public_modulus_len()];
-    key.sign(&SIGN_PSS, &SystemRandom::new(), content, &mut signature)?;
-    Ok(BitString::from_bytes(&signature)?)
-}
-
-fn algorithm() -> Result<AlgorithmIdentifierOwned> {
-    Ok(AlgorithmIdentifierOwned::from_der(RSA_PSS_SHA384)?)
-}
-
-fn name(common_name: &str) -> Result<Name> {
-    // RFC 4514: the comma inside the organisation is escaped.
-    let organisation = DEVELOPMENT_ORGANISATION.replace(',', "\\,");
-    Ok(Name::from_str(&format!("CN={common_name},O={organisation},OU=SNP model"))?)
-}
-
-fn serial(number: u8) -> Result<SerialNumber> {
-    Ok(SerialNumber::new(&[number])?)
-}
-
-fn time(at: SystemTime) -> Result<Time> {
-    let at = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    Ok(GeneralizedTime::from_unix_duration(at)?.to_date_time().into())
-}
-
-fn validity(from: SystemTime, until: SystemTime) -> Result<Validity> {
-    Ok(Validity::new(time(from)?, time(until)?))
-}
-
-fn extension(oid: ObjectIdentifier, value: Vec<u8>) -> Result<Extension> {
-    Ok(Extension { extn_id: oid, critical: false, extn_value: OctetString::new(value)? })
-}
-
-fn critical_extension(oid: ObjectIdentifier, value: Vec<u8>) -> Result<Extension> {
-    Ok(Extension { critical: true, ..extension(oid, value)? })
 }
 
 /// Reads back from a VCEK's certificate what it was issued for.

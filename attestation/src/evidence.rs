@@ -48,7 +48,9 @@ pub enum EvidenceError {
 impl fmt::Display for EvidenceError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::TooLong => f.write_str("the evidence is larger than any real evidence; the server is not a Cloister guest"),
+            Self::TooLong => f.write_str(
+                "the evidence is larger than any real evidence; the server is not a Cloister guest",
+            ),
             Self::Malformed => f.write_str(
                 "the evidence is not encoded as a Cloister guest does it; the server is something else, or the \
                  evidence was altered on the way",

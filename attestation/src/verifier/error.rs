@@ -62,7 +62,7 @@ pub enum CertificateProblem {
     #[error("was issued by another authority than the one it is offered with")]
     Issuer,
     /// The issuer's key did not sign it.
-    #[error("is not signed by its issuer: it was altered or forged")]
+    #[error("bears a signature that is not its issuer's: it was altered or forged")]
     Signature,
     /// A signature algorithm that is not used for this kind.
     #[error("is signed with an algorithm that is not used for it")]
@@ -232,8 +232,8 @@ pub enum VerifyError {
     NoEndorsement,
     /// The chain is that of an SNP model, and the policy names no root for it.
     #[error(
-        "the evidence is that of an SNP model, which protects nothing, and the policy names no `development_root`; \
-         name one only to try Cloister out"
+        "the evidence is that of an SNP model, which protects nothing, and the policy names no development root; name \
+         one (`development_root`) only to try Cloister out"
     )]
     DevelopmentRootNotGiven,
     /// The chain ends neither at AMD nor at the policy's development root.
