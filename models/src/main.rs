@@ -3,6 +3,7 @@
 
 mod bpe;
 mod dataset;
+mod eval;
 mod export;
 mod net;
 mod prompt;
@@ -27,6 +28,8 @@ enum Command {
     },
     /// Train the model.
     Train(train::Options),
+    /// Judge the model on chats that it was not trained on.
+    Eval(eval::Options),
     /// Write the model file from a checkpoint, with the options of the run that saved it.
     Export(train::Options),
 }
@@ -35,6 +38,7 @@ fn main() -> Result<()> {
     match Command::parse() {
         Command::Generate { count, seed } => generate(count, seed),
         Command::Train(options) => train::train(&options),
+        Command::Eval(options) => eval::evaluate(&options),
         Command::Export(options) => train::export_checkpoint(&options),
     }
 }
