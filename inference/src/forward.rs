@@ -121,53 +121,37 @@ impl<'m> Forward<'m> {
 
     /// Overwrites all intermediate results.
     pub(crate) fn wipe_scratch(&mut self) {
-        let Scratch {
-            state,
-            normed,
-            query,
-            key,
-            value,
-            attended,
-            gate,
-            up,
-            product,
-            quants,
-            scales,
-            scores,
-            logits,
-        } = &mut self.scratch;
-        quants.wipe();
-        for buffer in [state, normed, query, key, value, attended, gate, up, product, scales, scores, logits]
-        {
-            buffer.wipe();
-        }
+        self.scratch.quants.wipe();
+        self.scratch.floats().into_iter().for_each(Buffer::wipe);
     }
 
     #[cfg(test)]
-    pub(crate) fn is_wiped(&self) -> bool {
-        let Scratch {
-            state,
-            normed,
-            query,
-            key,
-            value,
-            attended,
-            gate,
-            up,
-            product,
-            quants,
-            scales,
-            scores,
-            logits,
-        } = &self.scratch;
-        let buffers = [state, normed, query, key, value, attended, gate, up, product, scales, scores, logits];
-        quants.iter().all(|value| *value == 0)
-            && buffers.iter().all(|buffer| buffer.iter().all(|value| *value == 0.0))
+    pub(crate) fn is_wiped(&mut self) -> bool {
+        self.scratch.quants.iter().all(|value| *value == 0)
+            && self.scratch.floats().iter().all(|buffer| buffer.iter().all(|value| *value == 0.0))
             && self.cache.is_wiped()
     }
 }
 
 impl Scratch {
+    /// All buffers but the one of integers.
+    fn floats(&mut self) -> [&mut Buffer<f32>; 12] {
+        [
+            &mut self.state,
+            &mut self.normed,
+            &mut self.query,
+            &mut self.key,
+            &mut self.value,
+            &mut self.attended,
+            &mut self.gate,
+            &mut self.up,
+            &mut self.product,
+            &mut self.scales,
+            &mut self.scores,
+            &mut self.logits,
+        ]
+    }
+
     /// The attention half of a layer.
     #[expect(clippy::too_many_arguments, reason = "one layer's share of everything the pass has")]
     fn attend(

@@ -3,7 +3,8 @@ use crate::common::{SHAPE, Shape, model};
 use crate::gguf::TensorType;
 use crate::{SingleThread, logits};
 use alloc::vec;
-use std::collections::BTreeMap;
+use proptest::prelude::*;
+use std::collections::{BTreeMap, BTreeSet};
 
 const LIMITS: Limits = Limits { context_tokens: 48, sessions: 4, prefill_chunk: 8 };
 const SMALL: Shape = Shape { layers: 2, ..SHAPE };
@@ -26,7 +27,7 @@ impl Workers for Threads {
 }
 
 impl<W> Scheduler<'_, W> {
-    fn is_wiped(&self) -> bool {
+    fn is_wiped(&mut self) -> bool {
         self.forward.is_wiped()
             && self.candidates.is_empty()
             && self.slots.iter().all(|slot| slot.tokens.iter().all(|token| *token == 0))
@@ -254,4 +255,70 @@ fn e5_long_prompts_do_not_stall_the_others() {
         waited += 1;
     }
     assert!(waited <= LIMITS.sessions, "the short prompt got its turn after {waited} steps");
+}
+
+/// What a service may do with a scheduler, in any order.
+#[derive(Clone, Debug)]
+enum Action {
+    Submit { prompt: usize, max_tokens: u32, temperature: f32 },
+    Step,
+    Cancel(usize),
+}
+
+fn action() -> impl Strategy<Value = Action> {
+    prop_oneof![
+        2 => (0..50_usize, 0..20_u32, 0.0..2.0_f32)
+            .prop_map(|(prompt, max_tokens, temperature)| Action::Submit { prompt, max_tokens, temperature }),
+        6 => Just(Action::Step),
+        1 => (0..30_usize).prop_map(Action::Cancel),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_order_of_requests_leaves_nothing_behind(actions in prop::collection::vec(action(), 1..60)) {
+        let file = model(Shape { layers: 1, embedding: 64, feed_forward: 64, ..SHAPE }, TensorType::Q8_0, 28).finish();
+        let model = Model::load(&file).unwrap();
+        let mut scheduler = Scheduler::new(&model, LIMITS, SingleThread).unwrap();
+        let (mut ids, mut live, mut output) = (Vec::new(), BTreeSet::new(), Vec::new());
+        // At the end enough steps for the longest prompts and answers of all.
+        let steps = core::iter::repeat_n(Action::Step, 200);
+        for action in actions.into_iter().chain(steps) {
+            match action {
+                Action::Submit { prompt, max_tokens, temperature } => {
+                    let sampling = Sampling { temperature, ..Sampling::default() };
+                    let prompt = vec![prompt as u32; prompt];
+                    let room = live.len() < LIMITS.sessions;
+                    match scheduler.submit(Generation { prompt, max_tokens, stop: vec![3], sampling }) {
+                        Ok(id) => {
+                            prop_assert!(room && !ids.contains(&id));
+                            ids.push(id);
+                            live.insert(id);
+                        }
+                        Err(SubmitError::Busy) => prop_assert!(!room),
+                        Err(_) => {}
+                    }
+                }
+                Action::Step => {
+                    scheduler.step(&mut output);
+                    for Output { id, kind } in output.drain(..) {
+                        prop_assert!(live.contains(&id));
+                        if let OutputKind::Finished(_) = kind {
+                            live.remove(&id);
+                        }
+                    }
+                }
+                Action::Cancel(index) => {
+                    if let Some(id) = ids.get(index) {
+                        scheduler.cancel(*id);
+                        live.remove(id);
+                    }
+                }
+            }
+            prop_assert_eq!(scheduler.is_idle(), live.is_empty());
+        }
+        prop_assert!(scheduler.is_idle() && scheduler.is_wiped());
+    }
 }
