@@ -13,6 +13,8 @@ pub enum Instruction {
     Rdmsr,
     /// `WRMSR`.
     Wrmsr,
+    /// `HLT`.
+    Halt,
     /// `VMGEXIT`: `VMMCALL` behind a REP prefix (APM volume 3).
     Vmgexit,
     /// `PVALIDATE`.
@@ -59,8 +61,12 @@ fn decode_known(bytes: &[u8], long: bool) -> Option<Decoded> {
         }
         at += 1;
     }
-    if *bytes.get(at)? != 0x0F {
-        return None;
+    match *bytes.get(at)? {
+        0x0F => {}
+        0xF4 if at < MAX_BYTES => {
+            return Some(Decoded { instruction: Instruction::Halt, bytes: at as u8 + 1 });
+        }
+        _ => return None,
     }
     let register = |modrm: u8| (modrm & 7) | (rex & 1) << 3;
     let is_register = |modrm: u8| modrm >= 0xC0;
@@ -104,6 +110,7 @@ mod tests {
         check(&[0x41, 0x0F, 0x22, 0xC1], true, Instruction::MoveToCr0(9), 4);
         check(&[0x66, 0x0F, 0x01, 0xF0], false, Instruction::LoadMachineStatus(0), 4);
         check(&[0x0F, 0x06], true, Instruction::ClearTaskSwitched, 2);
+        check(&[0xF4], false, Instruction::Halt, 1);
     }
 
     #[test]

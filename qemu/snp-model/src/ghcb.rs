@@ -178,7 +178,7 @@ pub enum Scratch {
 }
 
 /// Finds the scratch area of `bytes` at `gpa` for the GHCB at `ghcb`. Inside the GHCB only the shared buffer is allowed
-/// (GHCB §2.6 and KVM's `setup_vmgexit_scratch`).
+/// (GHCB table 3, and KVM's `setup_vmgexit_scratch`).
 pub fn scratch(gpa: u64, ghcb: u64, bytes: usize) -> Result<Scratch, Malformed> {
     let (page, offset) = (gpa & !(PAGE_BYTES as u64 - 1), gpa as usize % PAGE_BYTES);
     let end = offset.checked_add(bytes).ok_or(Malformed::Scratch)?;

@@ -1,4 +1,4 @@
-//! Page-state changes, as both GHCB protocols write them (GHCB §2.3.1 and §4.1.6).
+//! Page-state changes, as both GHCB protocols write them (GHCB §2.5.1 and §4.1.6).
 
 use crate::rmp::{LARGE_BYTES, Size};
 

@@ -88,7 +88,7 @@ fn reaches_pci(gpa: u64, bytes: usize) -> bool {
     PCI_MEMORY.contains(&gpa) && gpa + bytes as u64 <= PCI_MEMORY.end && gpa.is_multiple_of(bytes as u64)
 }
 
-/// HLT through the GHCB. A real host would wait for an interrupt; there is none here, so the guest only pauses.
+/// HLT, as an exit or through the GHCB. A real host would wait for an interrupt; there is none here, so the guest only pauses.
 pub fn halt() {
     nap();
 }

@@ -1,9 +1,10 @@
 //! What leaves the guest, and where it goes: to the guest's own `#VC` handler, or to the hypervisor behind VMGEXIT.
 //!
-//! Under SEV-ES a hypervisor sees only automatic exits (APM §15.35.5). The model also gets the exits that hardware would
+//! Under SEV-ES a hypervisor sees only automatic exits (APM §15.35.4, table 15-33). The model also gets the exits that hardware would
 //! never have made, because TCG knows nothing of SEV; those it turns into what the processor would have done.
 
 use super::{
+    devices,
     machine::Machine,
     npt::Side,
     stop::{internal, violation},
@@ -41,7 +42,6 @@ impl Machine {
             exit::UNDEFINED => self.undefined_opcode(vcpu),
             exit::CPUID
             | exit::IOIO
-            | exit::HLT
             | exit::RDPMC
             | exit::INVD
             | exit::WBINVD
@@ -49,6 +49,12 @@ impl Machine {
             | exit::MWAIT
             | exit::DR7_READ
             | exit::DR7_WRITE => self.deliver_vc(vcpu, code),
+            // An automatic exit: RIP stands behind the instruction, and no handler of the guest runs.
+            exit::HLT => {
+                devices::halt();
+                let bytes = self.instruction(vcpu).bytes;
+                vcpu.skip(bytes);
+            }
             exit::CR0_WRITE => self.cr0_write(vcpu),
             exit::INTERRUPT => vcpu.resume_event(),
             exit::SHUTDOWN => violation!("shutdown (triple fault) at {:#x}", vcpu.vmcb.rip()),
@@ -91,7 +97,7 @@ impl Machine {
             if fetch || walk || private && vcpu.has_paging() {
                 violation!("{access} at {gpa:#x}, where there is no memory (RIP {rip:#x})");
             }
-            // Device memory: the hypervisor marks it so that the guest gets #VC (GHCB §4.1.5).
+            // Device memory: hypervisors set a reserved bit there, so that the guest gets #VC (APM §15.35.4).
             return self.deliver_vc(vcpu, exit::NPF);
         };
         if walk && !private {

@@ -34,7 +34,7 @@ impl Machine {
                     vcpu.ghcb = Some(gpa);
                     answer::registered(gpa)
                 }
-                // GHCB §2.3.2: the page must be shared by the time it is used. KVM looks only then.
+                // A GHCB is a shared page (APM §15.35.7). KVM looks only when it is used.
                 Some(_) => violation!("registration of {gpa:#x} as GHCB, which is a private page"),
                 None => answer::not_registered(),
             },

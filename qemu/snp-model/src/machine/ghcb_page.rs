@@ -85,7 +85,7 @@ impl Request {
 impl Machine {
     /// Serves the request in the GHCB at `gpa`.
     pub fn ghcb_page(&mut self, vcpu: &mut Vcpu, gpa: u64) {
-        // GHCB §2.3.2: an SNP guest registers its GHCB, and the hypervisor refuses any other.
+        // GHCB §2.5.2: an SNP guest registers its GHCB, and the hypervisor refuses any other.
         if vcpu.ghcb != Some(gpa) {
             violation!("VMGEXIT with the GHCB at {gpa:#x}, which is not the registered one");
         }
@@ -130,7 +130,7 @@ impl Machine {
             event::INVD | event::WBINVD | event::MONITOR | event::MWAIT => Ok(Reply::default()),
             event::WRITE_DR7 => request.register(offset::RAX).map(|_| Reply::default()),
             event::RDPMC => Ok(Reply::general_protection()),
-            // GHCB §4.1.7: the vCPU to be created must exist, and the jump table is for SEV-ES guests only.
+            // There is no other vCPU to create, and the AP jump table is for guests without SNP (GHCB §2.7).
             event::AP_CREATION | event::AP_JUMP_TABLE => Err(Malformed::InvalidInput),
             event::AP_RESET_HOLD => violation!("AP reset hold by the only vCPU: nothing will ever wake it"),
             event::TERMINATE => terminate(request.info_1 as u8 & 0xF, request.info_2 as u8),

@@ -68,7 +68,9 @@ impl Machine {
             Operation::Unsmash => return Ok(()),
         };
         let was_exposed = self.rmp.is_exposed(gpa, size);
-        let was_private = self.rmp.lookup(gpa).is_some_and(|(state, _)| state != State::Hypervisor);
+        if !to_guest {
+            self.check_for_stray_writes(gpa, size);
+        }
         match self.rmp.change(gpa, size, to_guest) {
             Ok(()) => {}
             Err(ChangeError::Address) => return Err(BadChange),
@@ -82,14 +84,20 @@ impl Machine {
                 self.memory.shared_pages(gpa, size).for_each(|page| page.clear());
             }
         } else {
-            if was_private && self.memory.shared_pages(gpa, size).any(|page| !page.is_clear()) {
-                // On hardware the IOMMU's RMP check stops the write (APM §15.36.10); here it went to the page's
-                // shared twin, which is all zeroes while the page is private.
-                violation!("a device wrote to the private page {gpa:#x} ({size:?})");
-            }
             self.map_shared(gpa, size);
         }
         Ok(())
+    }
+
+    /// Finds what a device wrote to pages while they were private. On hardware the IOMMU's RMP check stops it; here it went
+    /// to the pages' shared twins, which are all zeroes until the pages are shared.
+    fn check_for_stray_writes(&self, gpa: u64, size: Size) {
+        for gpa in (gpa..gpa.saturating_add(size.bytes())).step_by(PAGE_BYTES) {
+            let private = self.rmp.lookup(gpa).is_some_and(|(state, _)| state != State::Hypervisor);
+            if private && self.memory.shared(gpa).is_some_and(|page| !page.is_clear()) {
+                violation!("a device wrote to the private page {gpa:#x}");
+            }
+        }
     }
 
     fn map_shared(&mut self, gpa: u64, size: Size) {

@@ -18,8 +18,7 @@ impl Machine {
         let done = match vcpu.register(register::RCX) as u32 {
             EFER if write => write_efer(vcpu),
             EFER => {
-                let efer: u64 = vcpu.vmcb.state(offset::EFER);
-                vcpu.set_edx_eax(efer & !SVM_ENABLE);
+                vcpu.set_edx_eax(vcpu.vmcb.state(offset::EFER));
                 true
             }
             GHCB => {
@@ -48,8 +47,8 @@ impl Machine {
     }
 }
 
-/// EFER is a register of the VMSA that the guest writes without asking (APM §15.35.6). SVME stays on behind its back, as
-/// on hardware. Whether the value was one that the processor takes.
+/// EFER is a register of the VMSA that the guest writes without asking; writes of SVME are ignored (APM §15.35.10).
+/// Whether the value was one that the processor takes.
 fn write_efer(vcpu: &mut Vcpu) -> bool {
     const SYSTEM_CALL: u64 = 1 << 0;
     const NO_EXECUTE: u64 = 1 << 11;

@@ -30,11 +30,11 @@ struct Module {
 pub unsafe fn first_module(start_info: u32) -> Option<&'static [u8]> {
     // SAFETY: the direct map shows all of RAM, and the caller says what is there.
     unsafe {
-        let info = &*((DIRECT_MAP + u64::from(start_info)) as *const StartInfo);
+        let info = ((DIRECT_MAP + u64::from(start_info)) as *const StartInfo).read_unaligned();
         if info.magic != MAGIC || info.modules == 0 {
             return None;
         }
-        let module = &*((DIRECT_MAP + info.module_list) as *const Module);
+        let module = ((DIRECT_MAP + info.module_list) as *const Module).read_unaligned();
         let start = (DIRECT_MAP + module.address) as *const u8;
         Some(core::slice::from_raw_parts(start, module.bytes as usize))
     }

@@ -96,6 +96,9 @@ fn launch(bundle: &Bundle<'static>, ram: u64, mut pool: Pool) -> ! {
     if bundle.vcpus != 1 {
         internal!("the model runs one vCPU, not {}; start the guest with one", bundle.vcpus);
     }
+    if !bundle.scenario.is_empty() {
+        internal!("the model does not know how to play \"{}\"; leave the scenario out", bundle.scenario);
+    }
     let digest = launch_digest(&firmware, bundle.vcpus, bundle.signature);
     log!("launch digest {}", Hex(&digest));
 

@@ -36,7 +36,7 @@ pub mod register {
 pub const LONG_MODE_ENABLE: u64 = 1 << 8;
 /// EFER.LMA.
 pub const LONG_MODE_ACTIVE: u64 = 1 << 10;
-/// EFER.SVME, which must be set for VMRUN and which the guest does not see.
+/// EFER.SVME, which must be set for VMRUN and which an SEV-ES guest cannot clear (APM §15.35.10).
 pub const SVM_ENABLE: u64 = 1 << 12;
 /// CR0.PE.
 pub const PROTECTION: u64 = 1 << 0;
@@ -207,7 +207,7 @@ impl Vcpu {
         }
     }
 
-    /// Executes a write of CR0: what a trap after the write would show to a hypervisor (APM §15.35.6), and the choice of
+    /// Executes a write of CR0: what a trap after the write would show to a hypervisor (APM §15.35.10), and the choice of
     /// the nested root.
     pub fn write_cr0(&mut self, value: u64) -> Result<(), Exception> {
         const CACHE_DISABLE: u64 = 1 << 30;

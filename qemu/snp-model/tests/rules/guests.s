@@ -172,14 +172,14 @@ keeps_the_rules:
     jne failed
     cmpq $(VC_STACK - 48), VC_RSP
     jne failed
-    // 3: #VC for IN, HLT and RDMSR.
+    // 3: #VC for IN and RDMSR, but none for HLT, which only waits.
     movl $3, %r15d
     movq $1, VC_ADVANCE
     inb %dx, %al
     cmpq $0x7B, VC_ERROR
     jne failed
     hlt
-    cmpq $0x78, VC_ERROR
+    cmpq $0x7B, VC_ERROR
     jne failed
     movq $2, VC_ADVANCE
     movl $0x1B, %ecx
