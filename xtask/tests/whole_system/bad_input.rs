@@ -1,7 +1,7 @@
 //! Whatever can be wrong gets its own message and exit code, and nothing hangs.
 
 use crate::fixture::{Fixture, failure, sample, summarize};
-use attestation::development::{Chain, Options};
+use attestation::development::Chain;
 use std::io::Write;
 use std::net::TcpListener;
 use std::process::Command;
@@ -65,8 +65,8 @@ fn b9_an_expired_or_foreign_vcek_is_rejected() {
     let expired = tempfile::tempdir().unwrap();
     let year = Duration::from_secs(365 * 24 * 3600);
     let now = SystemTime::now();
-    Chain::generate(&Options::new(now)).unwrap().save(foreign.path()).unwrap();
-    Chain::generate(&Options::new(now - 30 * year)).unwrap().save(expired.path()).unwrap();
+    Chain::generate(now).unwrap().save(foreign.path()).unwrap();
+    Chain::generate(now - 30 * year).unwrap().save(expired.path()).unwrap();
     let expired_root = expired.path().join("ark.pem");
 
     for (state, root, expected) in [(&foreign, &genuine, "signature"), (&expired, &expired_root, "expired")] {
