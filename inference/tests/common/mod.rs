@@ -156,6 +156,7 @@ fn as_f32(file: &[u8], change: impl Fn(&str, &mut [f32])) -> Writer {
 fn owned(value: gguf::Value<'_>) -> Value {
     match value {
         gguf::Value::Unsigned(value) => Value::U32(value as u32),
+        gguf::Value::Bool(value) => Value::Bool(value),
         gguf::Value::Float(value) => Value::F32(value as f32),
         gguf::Value::String(text) => Value::String(text.into()),
         gguf::Value::Array(array) if array.element() == ValueType::I32 => Value::I32s(
