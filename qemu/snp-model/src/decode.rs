@@ -1,7 +1,7 @@
 //! The few instructions that the model must recognise or execute for its guest.
 //!
-//! QEMU's TCG has neither the next-instruction pointer nor decode assists of APM §15.33, so the bytes at RIP say what
-//! left the guest. What is none of these is [`Instruction::Other`]; nobody needs its length.
+//! QEMU's TCG has neither the next-instruction pointer nor decode assists of APM §15.33, so the bytes at RIP
+//! say what left the guest. What is none of these is [`Instruction::Other`]; nobody needs its length.
 
 /// Longest instruction of the architecture.
 pub const MAX_BYTES: usize = 15;
@@ -40,7 +40,8 @@ pub struct Decoded {
     pub bytes: u8,
 }
 
-/// Decodes the bytes at RIP. `long` says whether the code segment is a 64-bit one, where 0x40..=0x4F are REX prefixes.
+/// Decodes the bytes at RIP. `long` says whether the code segment is a 64-bit one, where 0x40..=0x4F are REX
+/// prefixes.
 pub fn decode(bytes: &[u8], long: bool) -> Decoded {
     decode_known(bytes, long).unwrap_or(Decoded { instruction: Instruction::Other, bytes: 0 })
 }
@@ -75,7 +76,8 @@ fn decode_known(bytes: &[u8], long: bool) -> Option<Decoded> {
         (0x30, _) => (Instruction::Wrmsr, 2),
         (0x32, _) => (Instruction::Rdmsr, 2),
         (0x06, _) => (Instruction::ClearTaskSwitched, 2),
-        // MOV to a control register takes its operand as a register whatever the mod field says (APM volume 3).
+        // MOV to a control register takes its operand as a register whatever the mod field says (APM volume
+        // 3).
         (0x22, Some(modrm)) if modrm >> 3 & 7 == 0 && rex & 4 == 0 => {
             (Instruction::MoveToCr0(register(modrm)), 3)
         }

@@ -150,8 +150,8 @@ pub struct PortAccess {
 }
 
 impl PortAccess {
-    /// Reads `SW_EXITINFO1`. String and repeated I/O are refused: the model has no use for them, and a hypervisor may
-    /// answer any event with an error.
+    /// Reads `SW_EXITINFO1`. String and repeated I/O are refused: the model has no use for them, and a
+    /// hypervisor may answer any event with an error.
     pub fn parse(info: u64) -> Result<Self, Malformed> {
         const STRING: u64 = 1 << 2;
         const REPEAT: u64 = 1 << 3;
@@ -177,8 +177,8 @@ pub enum Scratch {
     Outside(u64),
 }
 
-/// Finds the scratch area of `bytes` at `gpa` for the GHCB at `ghcb`. Inside the GHCB only the shared buffer is allowed
-/// (GHCB table 3, and KVM's `setup_vmgexit_scratch`).
+/// Finds the scratch area of `bytes` at `gpa` for the GHCB at `ghcb`. Inside the GHCB only the shared buffer
+/// is allowed (GHCB table 3, and KVM's `setup_vmgexit_scratch`).
 pub fn scratch(gpa: u64, ghcb: u64, bytes: usize) -> Result<Scratch, Malformed> {
     let (page, offset) = (gpa & !(PAGE_BYTES as u64 - 1), gpa as usize % PAGE_BYTES);
     let end = offset.checked_add(bytes).ok_or(Malformed::Scratch)?;

@@ -41,8 +41,8 @@ pub struct Change {
     pub operation: Operation,
 }
 
-/// The request of the GHCB MSR protocol (`GHCBInfo` 0x014): GFN in bits 51:12, operation in 55:52, the rest zero. It can
-/// only ask for 4 KiB to become private or shared.
+/// The request of the GHCB MSR protocol (`GHCBInfo` 0x014): GFN in bits 51:12, operation in 55:52, the rest
+/// zero. It can only ask for 4 KiB to become private or shared.
 pub fn from_msr(value: u64) -> Option<Change> {
     let operation = Operation::from_bits(value >> 52 & 0xF)?;
     let simple = matches!(operation, Operation::Private | Operation::Shared);

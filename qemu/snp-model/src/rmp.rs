@@ -1,8 +1,9 @@
 //! The Reverse Map Table: who owns each page of the guest, and what each instruction may do to that.
 //!
-//! APM §15.36.3 gives the fields of an entry. The model keeps one entry for each 4 KiB page of one guest, ordered by
-//! guest-physical address; system-physical addresses, ASIDs and VMPLs other than 0 do not occur in it. As in the table
-//! of the processor, the first entry of a 2 MiB page says so, and the 511 that follow it have no say.
+//! APM §15.36.3 gives the fields of an entry. The model keeps one entry for each 4 KiB page of one guest,
+//! ordered by guest-physical address; system-physical addresses, ASIDs and VMPLs other than 0 do not occur in
+//! it. As in the table of the processor, the first entry of a 2 MiB page says so, and the 511 that follow it
+//! have no say.
 
 use crate::PAGE_BYTES;
 
@@ -43,7 +44,8 @@ impl Entry {
     const VALIDATED: u8 = 1 << 1;
     const VMSA: u8 = 1 << 2;
     const LARGE: u8 = 1 << 3;
-    /// Not a field of the processor's: the host could have seen or written the page since it was last private.
+    /// Not a field of the processor's: the host could have seen or written the page since it was last
+    /// private.
     const EXPOSED: u8 = 1 << 4;
 
     fn has(self, bit: u8) -> bool {
@@ -76,8 +78,9 @@ pub struct Page {
 pub enum ChangeError {
     /// Not memory of this guest, or not aligned to the page's size.
     Address,
-    /// The guest gives a page away, or asks for it anew, without having rescinded its validation. Hardware would let
-    /// it happen; what follows for the guest is an access fault or lost data (GHCB §4.1.6: PVALIDATE comes first).
+    /// The guest gives a page away, or asks for it anew, without having rescinded its validation. Hardware
+    /// would let it happen; what follows for the guest is an access fault or lost data (GHCB §4.1.6:
+    /// PVALIDATE comes first).
     Validated,
 }
 
@@ -123,8 +126,8 @@ impl<'a> Rmp<'a> {
         ((ram_bytes + rom_bytes) / PAGE_BYTES as u64) as usize
     }
 
-    /// A table in which the hypervisor owns everything. `entries` must have [`Rmp::entries_for`] elements, `ram_bytes`
-    /// must be below 4 GiB less `rom_bytes`, and both whole pages; `None` otherwise.
+    /// A table in which the hypervisor owns everything. `entries` must have [`Rmp::entries_for`] elements,
+    /// `ram_bytes` must be below 4 GiB less `rom_bytes`, and both whole pages; `None` otherwise.
     pub fn new(entries: &'a mut [Entry], ram_bytes: u64, rom_bytes: u64) -> Option<Self> {
         let whole = (ram_bytes | rom_bytes).is_multiple_of(PAGE_BYTES as u64);
         let rom_base = ROM_END.checked_sub(rom_bytes)?;
@@ -151,7 +154,8 @@ impl<'a> Rmp<'a> {
         }
     }
 
-    /// The entries of the page of `size` at `gpa`, if that is all memory and aligned. Large pages are for RAM only.
+    /// The entries of the page of `size` at `gpa`, if that is all memory and aligned. Large pages are for RAM
+    /// only.
     fn span(&self, gpa: u64, size: Size) -> Option<core::ops::Range<usize>> {
         let first = self.index(gpa)?;
         let end = first + size.pages();
@@ -214,8 +218,8 @@ impl<'a> Rmp<'a> {
             .any(|(index, _)| self.entries[index].has(Entry::EXPOSED))
     }
 
-    /// RMPUPDATE for a page-state change (APM §15.36.5): gives the page to the guest, unvalidated, or takes it back.
-    /// A page that already is what was asked for stays as it is.
+    /// RMPUPDATE for a page-state change (APM §15.36.5): gives the page to the guest, unvalidated, or takes
+    /// it back. A page that already is what was asked for stays as it is.
     pub fn change(&mut self, gpa: u64, size: Size, to_guest: bool) -> Result<(), ChangeError> {
         let span = self.span(gpa, size).ok_or(ChangeError::Address)?;
         for page in 0..size.pages() as u64 {
@@ -243,8 +247,9 @@ impl<'a> Rmp<'a> {
         Ok(())
     }
 
-    /// PVALIDATE (APM volume 3, and table 15-40 of volume 2). A 4 KiB request on a 2 MiB entry leaves with an NPF that
-    /// says SIZEM; the hypervisor smashes the entry and the guest's instruction runs again, here in one step.
+    /// PVALIDATE (APM volume 3, and table 15-40 of volume 2). A 4 KiB request on a 2 MiB entry leaves with an
+    /// NPF that says SIZEM; the hypervisor smashes the entry and the guest's instruction runs again, here in
+    /// one step.
     pub fn pvalidate(&mut self, gpa: u64, size: Size, validate: bool) -> Result<Validated, Failure> {
         let smashed = self.meet(gpa, size)?;
         let (index, _) = self.speaker(gpa).ok_or(Failure::NotMemory)?;
@@ -254,8 +259,8 @@ impl<'a> Rmp<'a> {
         Ok(Validated { changed, smashed })
     }
 
-    /// RMPADJUST by VMPL 0 (APM volume 3): sets or clears the VMSA attribute of a page. The permission masks of other
-    /// VMPLs are not kept, because no vCPU runs there. Whether an entry was split.
+    /// RMPADJUST by VMPL 0 (APM volume 3): sets or clears the VMSA attribute of a page. The permission masks
+    /// of other VMPLs are not kept, because no vCPU runs there. Whether an entry was split.
     pub fn rmpadjust(&mut self, gpa: u64, size: Size, target_vmpl: u8, vmsa: bool) -> Result<bool, Failure> {
         // A VMPL may only adjust less privileged ones.
         if target_vmpl == 0 || size == Size::Large && vmsa {

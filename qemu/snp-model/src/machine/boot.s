@@ -15,8 +15,8 @@ pvh_start:
     mov esp, offset stack_top
     mov ebp, ebx
 
-    // Five levels, because a nested table has as many levels as the host's own and the C-bit is bit 51; SVM, because
-    // all of it rests on that.
+    // Five levels, because a nested table has as many levels as the host's own and the C-bit is bit 51; SVM,
+    // because all of it rests on that.
     mov eax, 7
     xor ecx, ecx
     cpuid
@@ -106,9 +106,10 @@ gdt_pointer:
 
 // fn svm_run(vmcb: rdi, registers: rsi, fpu: rdx)
 //
-// Guest FS, GS, TR, LDTR and the system-call MSRs stay in the processor from the first VMLOAD on: this program uses
-// none of them. It does use vector registers: FXSAVE keeps the guest's XMM whatever XCR0 says, XSAVE the upper halves of YMM if XCR0,
-// which VMRUN does not switch, enables them. TCG has no larger vectors.
+// Guest FS, GS, TR, LDTR and the system-call MSRs stay in the processor from the first VMLOAD on: this
+// program uses none of them. It does use vector registers: FXSAVE keeps the guest's XMM whatever XCR0 says,
+// XSAVE the upper halves of YMM if XCR0, which VMRUN does not switch, enables them. TCG has no larger
+// vectors.
 .section .text.svm_run, "ax"
 .global svm_run
 svm_run:
@@ -173,8 +174,8 @@ svm_run:
     pop rbx
     ret
 
-// Exceptions of the model itself: every stub leaves (vector, error code) above the frame. Then the timer that ends a
-// guest's HLT.
+// Exceptions of the model itself: every stub leaves (vector, error code) above the frame. Then the timer that
+// ends a guest's HLT.
 .section .text.traps, "ax"
 .altmacro
 .macro trap_stub vector

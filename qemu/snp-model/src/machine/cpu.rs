@@ -110,7 +110,8 @@ pub fn halt() -> ! {
     }
 }
 
-/// A random number. A processor whose generator is stuck gives zeroes, which only makes the model's keys guessable.
+/// A random number. A processor whose generator is stuck gives zeroes, which only makes the model's keys
+/// guessable.
 pub fn random() -> u64 {
     let mut value = 0u64;
     for _ in 0..100 {

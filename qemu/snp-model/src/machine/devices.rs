@@ -1,5 +1,5 @@
-//! What the guest reaches behind the GHCB: QEMU's own PCI bus and event port, and a few MSRs. All else is an empty bus,
-//! above all the model's log, its exit device and its interrupt controller.
+//! What the guest reaches behind the GHCB: QEMU's own PCI bus and event port, and a few MSRs. All else is an
+//! empty bus, above all the model's log, its exit device and its interrupt controller.
 
 use super::{cpu, memory::DIRECT_MAP, trap::nap};
 use snp_model::ghcb::PortAccess;
@@ -33,8 +33,9 @@ pub fn port_write(access: PortAccess, value: u32) {
     if !allowed(access) {
         return;
     }
-    // SAFETY: the event port goes to a file of the host. Through PCI configuration the guest programs devices whose DMA
-    // can reach all of the machine, this program included; that is the guest's to do, since the model protects nothing.
+    // SAFETY: the event port goes to a file of the host. Through PCI configuration the guest programs devices
+    // whose DMA can reach all of the machine, this program included; that is the guest's to do, since the
+    // model protects nothing.
     unsafe {
         match access.bytes {
             1 => cpu::out8(access.port, value as u8),
@@ -88,7 +89,8 @@ fn reaches_pci(gpa: u64, bytes: usize) -> bool {
     PCI_MEMORY.contains(&gpa) && gpa + bytes as u64 <= PCI_MEMORY.end && gpa.is_multiple_of(bytes as u64)
 }
 
-/// HLT, as an exit or through the GHCB. A real host would wait for an interrupt; there is none here, so the guest only pauses.
+/// HLT, as an exit or through the GHCB. A real host would wait for an interrupt; there is none here, so the
+/// guest only pauses.
 pub fn halt() {
     nap();
 }

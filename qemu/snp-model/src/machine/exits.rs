@@ -1,7 +1,9 @@
-//! What leaves the guest, and where it goes: to the guest's own `#VC` handler, or to the hypervisor behind VMGEXIT.
+//! What leaves the guest, and where it goes: to the guest's own `#VC` handler, or to the hypervisor behind
+//! VMGEXIT.
 //!
-//! Under SEV-ES a hypervisor sees only automatic exits (APM §15.35.4, table 15-33). The model also gets the exits that hardware would
-//! never have made, because TCG knows nothing of SEV; those it turns into what the processor would have done.
+//! Under SEV-ES a hypervisor sees only automatic exits (APM §15.35.4, table 15-33). The model also gets the
+//! exits that hardware would never have made, because TCG knows nothing of SEV; those it turns into what the
+//! processor would have done.
 
 use super::{
     devices,
@@ -48,7 +50,9 @@ impl Machine {
             | exit::MONITOR
             | exit::MWAIT
             | exit::DR7_READ
-            | exit::DR7_WRITE => self.deliver_vc(vcpu, code),
+            | exit::DR7_WRITE
+            | exit::INVLPGA
+            | exit::VMRUN..=exit::SKINIT => self.deliver_vc(vcpu, code),
             // An automatic exit: RIP stands behind the instruction, and no handler of the guest runs.
             exit::HLT => {
                 devices::halt();
@@ -105,8 +109,8 @@ impl Machine {
         }
         match (private, state) {
             (true, State::Unvalidated) => {
-                // APM §15.36.10: CR2 holds the guest-virtual address. TCG does not say which one it was, so it is looked
-                // for where it most likely is: at RIP, or mapped one to one.
+                // APM §15.36.10: CR2 holds the guest-virtual address. TCG does not say which one it was, so
+                // it is looked for where it most likely is: at RIP, or mapped one to one.
                 let virtual_address = if fetch { vcpu.linear_rip() } else { gpa };
                 vcpu.vmcb.set_state(offset::CR2, virtual_address);
                 self.deliver_vc(vcpu, exit::PAGE_NOT_VALIDATED);
@@ -130,8 +134,8 @@ impl Machine {
         vcpu.resume_event();
     }
 
-    /// The processor walks guest page tables as private memory whatever the C-bit says (APM §15.36.10). TCG takes the
-    /// address as it is. For the root the model can add the bit; for lower tables it cannot.
+    /// The processor walks guest page tables as private memory whatever the C-bit says (APM §15.36.10). TCG
+    /// takes the address as it is. For the root the model can add the bit; for lower tables it cannot.
     fn walk_without_c_bit(&mut self, vcpu: &mut Vcpu, gpa: u64) {
         let cr3: u64 = vcpu.vmcb.state(offset::CR3);
         if gpa & !0xFFF != cr3 & !0xFFF {

@@ -1,5 +1,5 @@
-//! Events through the GHCB page (GHCB §4.1). The page is shared, so each field is read once, and what is not marked valid
-//! is not there.
+//! Events through the GHCB page (GHCB §4.1). The page is shared, so each field is read once, and what is not
+//! marked valid is not there.
 
 use super::{
     cpu, devices,
@@ -227,8 +227,8 @@ impl Machine {
         Ok(Reply::default())
     }
 
-    /// GHCB §4.1.7: `SW_EXITINFO1` and `SW_EXITINFO2` name two shared pages, of the message and of its response. The
-    /// result is `SW_EXITINFO2` of the reply.
+    /// GHCB §4.1.7: `SW_EXITINFO1` and `SW_EXITINFO2` name two shared pages, of the message and of its
+    /// response. The result is `SW_EXITINFO2` of the reply.
     fn guest_request(&mut self, request: &Request) -> Result<u64, Malformed> {
         let (from, to) = self.message_pages(request)?;
         let (mut message, mut response) = ([0; PAGE_BYTES], [0; PAGE_BYTES]);

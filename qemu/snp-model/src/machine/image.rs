@@ -1,7 +1,7 @@
 //! The model's own image: it moves out of the guest's memory and then runs under W^X page tables.
 //!
-//! QEMU loads the image at its link address, which is in the part of RAM that belongs to shared guest pages. The image
-//! goes to the end of RAM and its virtual addresses with it.
+//! QEMU loads the image at its link address, which is in the part of RAM that belongs to shared guest pages.
+//! The image goes to the end of RAM and its virtual addresses with it.
 
 use super::memory::{DIRECT_MAP, HostPage, Pool};
 use core::arch::asm;
@@ -37,9 +37,10 @@ pub fn bytes() -> u64 {
 pub unsafe fn relocate(to: u64, pool: &mut Pool) {
     let from = start();
     let root = tables(to, pool);
-    // SAFETY: the copy holds everything, this stack included, as it is at the moment of the switch: between the copy's
-    // end and the switch nothing is written. The new tables map the same virtual addresses to the copy with the rights
-    // that the program needs, and the direct map as before. Afterwards nothing refers to the old place.
+    // SAFETY: the copy holds everything, this stack included, as it is at the moment of the switch: between
+    // the copy's end and the switch nothing is written. The new tables map the same virtual addresses to the
+    // copy with the rights that the program needs, and the direct map as before. Afterwards nothing refers to
+    // the old place.
     unsafe {
         asm!(
             "rep movsq",

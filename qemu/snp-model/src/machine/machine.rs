@@ -64,7 +64,8 @@ impl Machine {
                 self.smash(gpa);
                 return Ok(());
             }
-            // Joining needs the AMD-SP's help (APM §15.36.11); it is a hint, and the entries stay as they are.
+            // Joining needs the AMD-SP's help (APM §15.36.11); it is a hint, and the entries stay as they
+            // are.
             Operation::Unsmash => return Ok(()),
         };
         let was_exposed = self.rmp.is_exposed(gpa, size);
@@ -89,8 +90,8 @@ impl Machine {
         Ok(())
     }
 
-    /// Finds what a device wrote to pages while they were private. On hardware the IOMMU's RMP check stops it; here it went
-    /// to the pages' shared twins, which are all zeroes until the pages are shared.
+    /// Finds what a device wrote to pages while they were private. On hardware the IOMMU's RMP check stops
+    /// it; here it went to the pages' shared twins, which are all zeroes until the pages are shared.
     fn check_for_stray_writes(&self, gpa: u64, size: Size) {
         for gpa in (gpa..gpa.saturating_add(size.bytes())).step_by(PAGE_BYTES) {
             let private = self.rmp.lookup(gpa).is_some_and(|(state, _)| state != State::Hypervisor);

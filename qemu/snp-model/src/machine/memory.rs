@@ -9,8 +9,8 @@
 //! | 2 `ram` | bundle | the model: its image, its heap, the ROM's private pages, page tables |
 //! | bundle | end | the launch bundle, where QEMU put it |
 //!
-//! Nothing of the guest's is ever a Rust reference. A [`HostPage`] is a page of the first three parts that Rust does not
-//! manage; it is only read and written through volatile copies.
+//! Nothing of the guest's is ever a Rust reference. A [`HostPage`] is a page of the first three parts that
+//! Rust does not manage; it is only read and written through volatile copies.
 
 use super::stop::internal;
 use snp_model::{PAGE_BYTES, Page, rmp::Size};
@@ -45,7 +45,8 @@ impl HostPage {
 
     /// Reads a number of 1, 2, 4 or 8 bytes.
     pub fn read<T: Number>(self, offset: usize) -> T {
-        // SAFETY: `at` stays within the page, which is mapped RAM that no reference points into; any bytes are a number.
+        // SAFETY: `at` stays within the page, which is mapped RAM that no reference points into; any bytes
+        // are a number.
         unsafe { core::ptr::read_volatile(self.at::<Unaligned<T>>(offset)).0 }
     }
 
@@ -144,8 +145,8 @@ impl GuestMemory {
         Self { ram, rom_base: (1 << 32) - rom_bytes, rom }
     }
 
-    /// The page that holds `gpa` while it is shared. Below 1 MiB from the VGA window on, the machine has its firmware and
-    /// not RAM; the ROM is never shared.
+    /// The page that holds `gpa` while it is shared. Below 1 MiB from the VGA window on, the machine has its
+    /// firmware and not RAM; the ROM is never shared.
     pub fn shared(&self, gpa: u64) -> Option<HostPage> {
         const LEGACY: core::ops::Range<u64> = 0xA_0000..0x10_0000;
         (gpa < self.ram && !LEGACY.contains(&gpa)).then_some(HostPage(gpa & !(PAGE - 1)))

@@ -1,4 +1,5 @@
-//! MSRs that the processor itself has under SEV-SNP and TCG has not, and EFER. Every other intercepted MSR is a `#VC`.
+//! MSRs that the processor itself has under SEV-SNP and TCG has not, and EFER. Every other intercepted MSR is
+//! a `#VC`.
 
 use super::{
     machine::Machine,
@@ -47,8 +48,8 @@ impl Machine {
     }
 }
 
-/// EFER is a register of the VMSA that the guest writes without asking; writes of SVME are ignored (APM §15.35.10).
-/// Whether the value was one that the processor takes.
+/// EFER is a register of the VMSA that the guest writes without asking; writes of SVME are ignored (APM
+/// §15.35.10). Whether the value was one that the processor takes.
 fn write_efer(vcpu: &mut Vcpu) -> bool {
     const SYSTEM_CALL: u64 = 1 << 0;
     const NO_EXECUTE: u64 = 1 << 11;

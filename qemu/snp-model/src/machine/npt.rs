@@ -1,9 +1,9 @@
 //! Nested page tables: what the processor enforces of the RMP.
 //!
-//! There are two trees. The shared one maps pages of the hypervisor, the private one the guest's validated pages. With
-//! paging on, the guest chooses by the C-bit, which is just an address bit here: the root has the private tree at the
-//! address of the C-bit. With paging off every access is private (APM §15.34.5): another root has only that tree.
-//! Whatever a tree does not map ends in an NPF, and `exits` says what that means.
+//! There are two trees. The shared one maps pages of the hypervisor, the private one the guest's validated
+//! pages. With paging on, the guest chooses by the C-bit, which is just an address bit here: the root has the
+//! private tree at the address of the C-bit. With paging off every access is private (APM §15.34.5): another
+//! root has only that tree. Whatever a tree does not map ends in an NPF, and `exits` says what that means.
 
 use super::memory::{HostPage, Pool};
 use snp_model::{PAGE_BYTES, cpuid_page::C_BIT, rmp::Size};
@@ -102,7 +102,8 @@ impl Npt {
             let entry: u64 = table.read(slot);
             if shift == leaf_shift {
                 if size == Size::Large && entry & PRESENT != 0 && entry & LARGE == 0 {
-                    // SAFETY: the entry holds the address of a table of this module, which nothing uses from now on.
+                    // SAFETY: the entry holds the address of a table of this module, which nothing uses from
+                    // now on.
                     self.give_back(unsafe { HostPage::from_address(entry & ADDRESS) });
                 }
                 table.write(slot, leaf);

@@ -7,7 +7,7 @@ use super::{
     vcpu::{Exception, Vcpu, register},
 };
 use snp_model::{
-    decode::{Instruction, MAX_BYTES, decode},
+    decode::Instruction,
     rmp::{Failure, Size, State},
 };
 
@@ -21,9 +21,7 @@ const FAIL_SIZEMISMATCH: u64 = 6;
 impl Machine {
     /// An undefined opcode: one of the two, or the guest's own.
     pub fn undefined_opcode(&mut self, vcpu: &mut Vcpu) {
-        let mut bytes = [0; MAX_BYTES];
-        let (length, _) = self.read_some(vcpu, vcpu.linear_rip(), &mut bytes);
-        let decoded = decode(&bytes[..length], vcpu.runs_64_bit_code());
+        let decoded = self.instruction(vcpu);
         let outcome = match decoded.instruction {
             Instruction::Pvalidate => self.pvalidate(vcpu),
             Instruction::Rmpadjust => self.rmpadjust(vcpu),
@@ -52,8 +50,9 @@ impl Machine {
                     self.remap_around(gpa);
                 }
                 if !done.changed {
-                    // The instruction only reports this. For a guest that validates each page once (Linux and OVMF end
-                    // themselves here) it means that it lost count of its own pages, so the model says so.
+                    // The instruction only reports this. For a guest that validates each page once (Linux and
+                    // OVMF end themselves here) it means that it lost count of its own pages, so the model
+                    // says so.
                     violation!(
                         "PVALIDATE of {gpa:#x} ({size:?}): the page was {} before",
                         if validate { "validated" } else { "unvalidated" }

@@ -1,4 +1,5 @@
-//! What QEMU's PVH entry hands over (Xen's `hvm_start_info`, `arch-x86/hvm/start_info.h`): the module is the bundle.
+//! What QEMU's PVH entry hands over (Xen's `hvm_start_info`, `arch-x86/hvm/start_info.h`): the module is the
+//! bundle.
 
 use super::memory::DIRECT_MAP;
 
@@ -25,8 +26,8 @@ struct Module {
 
 /// The first module, which stays where QEMU put it, at the end of RAM.
 ///
-/// # Safety
-/// `start_info` is what the entry got in EBX, and nothing has written to the memory that it and the module are in.
+/// # Safety `start_info` is what the entry got in EBX, and nothing has written to the memory that it and the
+/// module are in.
 pub unsafe fn first_module(start_info: u32) -> Option<&'static [u8]> {
     // SAFETY: the direct map shows all of RAM, and the caller says what is there.
     unsafe {

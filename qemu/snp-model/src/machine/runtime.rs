@@ -18,8 +18,8 @@ pub unsafe fn start_heap(start: usize, bytes: usize) {
 
 struct OneProcessor;
 critical_section::set_impl!(OneProcessor);
-// SAFETY: the model runs on one processor, and its only interrupt handler (the timer stub of boot.s) enters no critical
-// section.
+// SAFETY: the model runs on one processor, and its only interrupt handler (the timer stub of boot.s) enters
+// no critical section.
 unsafe impl critical_section::Impl for OneProcessor {
     unsafe fn acquire() {}
     unsafe fn release((): ()) {}

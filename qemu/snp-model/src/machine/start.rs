@@ -1,4 +1,5 @@
-//! From the first Rust instruction to the first VMRUN: the launch of the guest, as QEMU, KVM and the AMD-SP do it.
+//! From the first Rust instruction to the first VMRUN: the launch of the guest, as QEMU, KVM and the AMD-SP
+//! do it.
 
 use super::{
     cpu,
@@ -60,10 +61,11 @@ unsafe extern "C" fn model_main(start_info: u32) -> ! {
     if pool_at + bundle.rom.len() as u64 >= bundle_at {
         internal!("RAM ends too early; start QEMU with -m {}M", 2 * bundle.memory_mib + 256);
     }
-    // SAFETY: `pvh` put the bundle behind the model's part of RAM; from the image to the bundle nothing is in use.
+    // SAFETY: `pvh` put the bundle behind the model's part of RAM; from the image to the bundle nothing is in
+    // use.
     let mut pool = unsafe { Pool::new(pool_at, bundle_at & !(PAGE_BYTES as u64 - 1)) };
-    // SAFETY: this is the first thing that happens, and the new place is between guest memory and heap. The bundle stays
-    // where it is, and so does the direct map that `module` points into.
+    // SAFETY: this is the first thing that happens, and the new place is between guest memory and heap. The
+    // bundle stays where it is, and so does the direct map that `module` points into.
     unsafe { image::relocate(model_at, &mut pool) };
     trap::install();
     // SAFETY: zeroed by QEMU, mapped by the direct map, used by nobody else, and this is the only call.

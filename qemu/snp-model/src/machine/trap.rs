@@ -34,8 +34,8 @@ fn gate(handler: u64) -> [u64; 2] {
 
 /// Loads the interrupt table, silences the PICs and leaves the local APIC with nothing but its timer.
 pub fn install() {
-    // SAFETY: called once at start; the stubs are those of boot.s, 16 bytes apart, and the table lives forever. The PICs
-    // and the APIC touch no memory.
+    // SAFETY: called once at start; the stubs are those of boot.s, 16 bytes apart, and the table lives
+    // forever. The PICs and the APIC touch no memory.
     unsafe {
         let table = &mut *TABLE.0.get();
         for (vector, entry) in table.iter_mut().take(32).enumerate() {

@@ -1,8 +1,8 @@
 //! Delivery of `#VC`, the exception that an SEV-ES guest gets in place of an exit (APM §15.35.5).
 //!
-//! TCG's event injection drops the error code of vector 29, so the model does what the processor's microcode would:
-//! reads the gate, chooses the stack, pushes the frame, loads CS:RIP. A frame that cannot be pushed is what it is on
-//! hardware: a double fault in a guest that handles none, and then a shutdown.
+//! TCG's event injection drops the error code of vector 29, so the model does what the processor's microcode
+//! would: reads the gate, chooses the stack, pushes the frame, loads CS:RIP. A frame that cannot be pushed is
+//! what it is on hardware: a double fault in a guest that handles none, and then a shutdown.
 
 use super::{
     machine::Machine,

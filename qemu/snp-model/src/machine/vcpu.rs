@@ -13,7 +13,8 @@ unsafe extern "C" {
     fn svm_run(vmcb: u64, registers: *mut [u64; 16], fpu: *mut VectorArea);
 }
 
-/// Vector registers: an FXSAVE image, then an XSAVE area in the standard format of which only AVX is used (APM §11.5).
+/// Vector registers: an FXSAVE image, then an XSAVE area in the standard format of which only AVX is used
+/// (APM §11.5).
 #[repr(C, align(64))]
 struct VectorArea {
     fxsave: [u8; 512],
@@ -88,8 +89,9 @@ impl Vcpu {
         {
             vcpu.registers[number] = quad(at);
         }
-        // SAFETY: CR4.OSXSAVE is set in boot.s, and XCR0 of a VMSA at reset is 1, which every processor supports. The
-        // save area holds the segments and MSRs of a reset processor, and this program uses none of them.
+        // SAFETY: CR4.OSXSAVE is set in boot.s, and XCR0 of a VMSA at reset is 1, which every processor
+        // supports. The save area holds the segments and MSRs of a reset processor, and this program uses
+        // none of them.
         unsafe {
             super::cpu::write_xcr0(quad(offset::XCR0));
             asm!("vmload rax", in("rax") vcpu.vmcb.address(), options(nostack, preserves_flags));
@@ -103,8 +105,9 @@ impl Vcpu {
         self.vmcb.set(control::NESTED_ROOT, npt.root(self.has_paging()));
         self.vmcb.set(control::TLB, if npt.take_stale() { FLUSH_ALL } else { 0 });
         self.vmcb.set(control::CLEAN, 0u32);
-        // SAFETY: the VMCB is complete, its nested tables show the guest nothing but its own memory, and the host state
-        // save area was set up at start. The guest's general and vector registers are swapped by `svm_run`.
+        // SAFETY: the VMCB is complete, its nested tables show the guest nothing but its own memory, and the
+        // host state save area was set up at start. The guest's general and vector registers are swapped by
+        // `svm_run`.
         unsafe { svm_run(self.vmcb.address(), &raw mut self.registers, &raw mut self.fpu) };
         self.vmcb.set(control::EVENT_INJECTION, 0u64);
     }
@@ -166,7 +169,11 @@ impl Vcpu {
     /// The linear address of the instruction at RIP.
     pub fn linear_rip(&self) -> u64 {
         let rip = self.vmcb.rip();
-        if self.runs_64_bit_code() { rip } else { (self.vmcb.segment(offset::CS).base + rip) & 0xFFFF_FFFF }
+        if self.runs_64_bit_code() {
+            rip
+        } else {
+            self.vmcb.segment(offset::CS).base.wrapping_add(rip) & 0xFFFF_FFFF
+        }
     }
 
     /// Steps over an instruction that the model executed.
@@ -207,8 +214,8 @@ impl Vcpu {
         }
     }
 
-    /// Executes a write of CR0: what a trap after the write would show to a hypervisor (APM §15.35.10), and the choice of
-    /// the nested root.
+    /// Executes a write of CR0: what a trap after the write would show to a hypervisor (APM §15.35.10), and
+    /// the choice of the nested root.
     pub fn write_cr0(&mut self, value: u64) -> Result<(), Exception> {
         const CACHE_DISABLE: u64 = 1 << 30;
         const NOT_WRITE_THROUGH: u64 = 1 << 29;
@@ -226,8 +233,8 @@ impl Vcpu {
             return Err(Exception::GeneralProtection);
         }
         if long {
-            // CR3 has only 32 bits before long mode, so it cannot name the C-bit; the processor walks guest tables as
-            // private memory in any case (APM §15.34.5).
+            // CR3 has only 32 bits before long mode, so it cannot name the C-bit; the processor walks guest
+            // tables as private memory in any case (APM §15.34.5).
             let cr3: u64 = self.vmcb.state(offset::CR3);
             self.vmcb.set_state(offset::CR3, cr3 | 1 << C_BIT);
         } else if pg {

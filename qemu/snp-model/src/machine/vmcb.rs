@@ -69,8 +69,14 @@ pub mod exit {
     pub const IOIO: u64 = 0x07B;
     /// RDMSR or WRMSR.
     pub const MSR: u64 = 0x07C;
+    /// INVLPGA.
+    pub const INVLPGA: u64 = 0x07A;
     /// Shutdown.
     pub const SHUTDOWN: u64 = 0x07F;
+    /// VMRUN, the first of the instructions that hypervisors have.
+    pub const VMRUN: u64 = 0x080;
+    /// SKINIT, the last of them.
+    pub const SKINIT: u64 = 0x086;
     /// VMMCALL, and with a REP prefix VMGEXIT.
     pub const VMMCALL: u64 = 0x081;
     /// WBINVD.
@@ -98,8 +104,8 @@ pub struct PermissionMaps {
 }
 
 impl PermissionMaps {
-    /// Every port is intercepted, and every MSR but those of the VMSA that KVM passes through to an SEV-ES guest
-    /// (`svm_vcpu_init_msrpm`, `sev_es_init_vmcb`).
+    /// Every port is intercepted, and every MSR but those of the VMSA that KVM passes through to an SEV-ES
+    /// guest (`svm_vcpu_init_msrpm`, `sev_es_init_vmcb`).
     pub fn new(pool: &mut Pool) -> Self {
         const NATIVE: [u32; 14] = [
             0x0048,      // SPEC_CTRL

@@ -100,8 +100,8 @@ impl Machine {
         page.ok_or(WalkError::Memory { to })
     }
 
-    /// Reads guest memory at a linear address. What could be read is at the beginning of `out`; its length comes back with
-    /// the reason why it ends there.
+    /// Reads guest memory at a linear address. What could be read is at the beginning of `out`; its length
+    /// comes back with the reason why it ends there.
     pub fn read_some(&self, vcpu: &Vcpu, address: u64, out: &mut [u8]) -> (usize, Result<(), WalkError>) {
         let mut done = 0;
         while done < out.len() {

@@ -1,5 +1,6 @@
-// Small guests, each of which keeps or breaks the rules in one way. AT&T syntax, because it leaves no doubt about what is a
-// number and what is an address. The bytes are never run in this process: the test copies them to the ROM at 0xFFFFE000.
+// Small guests, each of which keeps or breaks the rules in one way. AT&T syntax, because it leaves no doubt
+// about what is a number and what is an address. The bytes are never run in this process: the test copies
+// them to the ROM at 0xFFFFE000.
 
 .set ROM, 0xFFFFE000
 .set WORK, 0x102000             // 64 KiB that the ROM's metadata asks for
@@ -311,6 +312,42 @@ keeps_the_rules:
     jc failed
     movl $0x3333, 0x603000
     cmpl $0x1111, SHARED + 0x400FE0
+    jne failed
+    // 12: page-state changes that cannot be are refused: no memory, no such operation, a list without end.
+    movl $12, %r15d
+    change 0xA0000, 1
+    testl %edx, %edx
+    jz failed
+    change 0x604000, 7
+    testl %edx, %edx
+    jz failed
+    movl $0x00FD0000, 0x800(%rbp)
+    movl $0x80000010, %eax
+    xorl %ebx, %ebx
+    xorl %ecx, %ecx
+    call event
+    movabsq $(1 << 32 | 1), %rax
+    cmpq %rax, 0x3A0(%rbp)
+    jne failed
+    // 13: the AMD-SP refuses a message that is none, and the guest lives on.
+    movl $13, %r15d
+    change 0x401000, 2
+    change 0x402000, 2
+    movl $0x80000011, %eax
+    movl $0x401000, %ebx
+    movl $0x402000, %ecx
+    call event
+    cmpq $0, 0x398(%rbp)
+    jne failed
+    cmpq $0, 0x3A0(%rbp)
+    je failed
+    // 14: there is no second vCPU to create.
+    movl $14, %r15d
+    movl $0x80000013, %eax
+    movl $1, %ebx
+    movl $WORK, %ecx
+    call event
+    cmpq $2, 0x398(%rbp)
     jne failed
     terminate 0, 0x55
 failed:

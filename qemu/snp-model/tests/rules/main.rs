@@ -1,7 +1,7 @@
 //! The model against guests of a few instructions: one keeps all the rules, each other breaks one of them.
 //!
-//! These run the freestanding hypervisor on QEMU, so they show what unit tests of the library cannot: that the
-//! processor is held to the RMP, and that a violation ends the run with the line that says so.
+//! These run the freestanding hypervisor on QEMU, so they show what unit tests of the library cannot: that
+//! the processor is held to the RMP, and that a violation ends the run with the line that says so.
 
 use snp_model::{
     PAGE_BYTES,
