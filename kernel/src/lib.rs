@@ -20,6 +20,7 @@ extern crate alloc;
 
 pub mod clock;
 pub mod entropy;
+pub mod exceptions;
 pub mod fatal;
 pub mod host;
 pub mod memory;

@@ -4,6 +4,7 @@ use super::{exceptions, image};
 use core::arch::asm;
 use core::mem::size_of;
 use core::sync::atomic::AtomicU64;
+use kernel::exceptions::{DOUBLE_FAULT, VC};
 use kernel::once::Once;
 
 const CODE: u16 = 0x08;
@@ -91,8 +92,8 @@ pub fn load() {
     };
     let idt = core::array::from_fn(|vector| {
         let ist = match vector as u8 {
-            exceptions::VC => IST_VC,
-            exceptions::DOUBLE_FAULT => IST_DOUBLE_FAULT,
+            VC => IST_VC,
+            DOUBLE_FAULT => IST_DOUBLE_FAULT,
             _ => IST_OTHERS,
         };
         Gate::new(exceptions::stub(vector as u8), ist)

@@ -1,20 +1,9 @@
-//! All 256 vectors. One of them is served: `#VC` for `cpuid`. Every other ends the VM.
-//!
-//! The host can raise any vector at any time (REQUIREMENTS A1, A2). So a `#VC` counts only if the instruction it
-//! interrupted is the one that its exit code names, and the answer comes from the CPUID page, never from the host.
+//! The 256 stubs, and what they lead to: `kernel::exceptions` decides, this reads and writes the registers.
 
 use super::{image, instructions, terminate::terminate};
 use crate::CPUID;
 use core::arch::global_asm;
-use kernel::fatal::Fatal;
-use kernel::snp::vc;
-use wire::termination::Termination;
-
-/// VMM communication exception.
-pub const VC: u8 = 29;
-/// Double fault.
-pub const DOUBLE_FAULT: u8 = 8;
-const PAGE_FAULT: u8 = 14;
+use kernel::exceptions::{self, CPUID_BYTES, DOUBLE_FAULT, Exception, PAGE_FAULT};
 
 const STUB_BYTES: u64 = 16;
 
@@ -57,38 +46,39 @@ struct Frame {
 }
 
 extern "C" fn handle(frame: &mut Frame) {
-    let result = match frame.vector as u8 {
-        VC => serve_cpuid(frame),
-        PAGE_FAULT if image::is_guard(instructions::cr2()) => {
-            Err(Fatal::new(Termination::StackOverflow, instructions::cr2()))
+    let vector = frame.vector as u8;
+    let exception = Exception {
+        vector,
+        error: frame.error,
+        rip: frame.rip,
+        opcode: opcode(frame.rip),
+        input: [frame.rax as u32, frame.rcx as u32],
+        guard: match vector {
+            PAGE_FAULT => Some(instructions::cr2()),
+            // The fault that led here pushed, so it hit what lies just below RSP.
+            DOUBLE_FAULT => Some(frame.rsp.wrapping_sub(1)),
+            _ => None,
         }
-        DOUBLE_FAULT if image::is_guard(frame.rsp.wrapping_sub(1)) => {
-            Err(Fatal::new(Termination::StackOverflow, frame.rsp))
-        }
-        vector => Err(Fatal::new(Termination::UnexpectedVector, u64::from(vector) << 56 | frame.rip)),
+        .filter(|address| image::is_guard(*address)),
     };
-    if let Err(fatal) = result {
-        terminate(fatal);
+    match exceptions::serve(&exception, CPUID.get()) {
+        Ok(answer) => {
+            frame.rax = answer.eax.into();
+            frame.rbx = answer.ebx.into();
+            frame.rcx = answer.ecx.into();
+            frame.rdx = answer.edx.into();
+            frame.rip += CPUID_BYTES;
+        }
+        Err(fatal) => terminate(fatal),
     }
 }
 
-fn serve_cpuid(frame: &mut Frame) -> Result<(), Fatal> {
-    let unexpected = Fatal::new(Termination::UnexpectedVc, frame.error);
+/// The first two bytes of an instruction of the image.
+fn opcode(rip: u64) -> Option<[u8; 2]> {
     let text = image::text();
-    if frame.rip < text.start || frame.rip + 2 > text.end {
-        return Err(unexpected);
+    if rip < text.start || rip > text.end - 2 {
+        return None;
     }
     // SAFETY: two bytes of the image's code, which is mapped readable and never written.
-    let opcode = unsafe { (frame.rip as *const [u8; 2]).read_volatile() };
-    if !vc::is_cpuid(frame.error, opcode) {
-        return Err(unexpected);
-    }
-    let table = CPUID.get().ok_or(unexpected)?;
-    let answer = table.instruction(frame.rax as u32, frame.rcx as u32)?;
-    frame.rax = answer.eax.into();
-    frame.rbx = answer.ebx.into();
-    frame.rcx = answer.ecx.into();
-    frame.rdx = answer.edx.into();
-    frame.rip += 2;
-    Ok(())
+    Some(unsafe { (rip as *const [u8; 2]).read_volatile() })
 }

@@ -98,11 +98,10 @@ impl CpuidTable {
     /// Like [`Self::leaf`], for a leaf that need not be there.
     pub fn find(&self, leaf: u32, subleaf: u32) -> Option<Registers> {
         let subleaf = if is_indexed(leaf) { subleaf } else { 0 };
-        let answer = |subleaf| self.entries().find(|e| e.leaf == leaf && e.subleaf == subleaf).map(|e| e.answer);
+        let answer =
+            |subleaf| self.entries().find(|e| e.leaf == leaf && e.subleaf == subleaf).map(|e| e.answer);
         // Leaf 7 says in EAX how many subleaves it has; those beyond are zeros (APM vol. 3, §E.3.6).
-        answer(subleaf).or_else(|| {
-            (leaf == 7 && answer(0)?.eax < subleaf).then_some(Registers::default())
-        })
+        answer(subleaf).or_else(|| (leaf == 7 && answer(0)?.eax < subleaf).then_some(Registers::default()))
     }
 
     /// The answer that the instruction gives to code: the page's, with the bit that mirrors CR4 (APM vol. 3, §E.3.2).

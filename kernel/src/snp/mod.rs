@@ -6,4 +6,3 @@ pub mod message;
 pub mod protocol;
 pub mod secrets;
 pub mod status;
-pub mod vc;
