@@ -79,7 +79,7 @@ fn run() -> OrFatal<Infallible> {
     let mut card = Card::new(network.map_err(|error| device_failure(error, DeviceKind::Network))?);
     emit(Event::DeviceReady { device: DeviceKind::Network });
 
-    let (address, connections) = (manifest.network.clone(), manifest.limits.connections);
+    let (address, connections) = (manifest.network, manifest.limits.connections);
     let rejected = |_| Fatal::new(Termination::ModelRejected, 1);
     let service = Service::new(guest, manifest, model, SingleThread).map_err(rejected)?;
     let mut connections_of = Connections(service);

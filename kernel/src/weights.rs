@@ -79,7 +79,7 @@ mod tests {
     }
 
     fn file() -> Vec<u8> {
-        (0..3 * REQUEST_BYTES + 700).map(|i| (i * 7 >> 3) as u8).collect()
+        (0..3 * REQUEST_BYTES + 700).map(|i| ((i * 7) >> 3) as u8).collect()
     }
 
     fn model(file: &[u8]) -> ModelIdentity {

@@ -59,7 +59,7 @@ impl Mapper {
         let pdpt = self.table_below(image::tables() + 8 * (address >> 39 & 0x1ff))?;
         let directory = self.table_below(pdpt + 8 * (address >> 30 & 0x1ff))?;
         let entry = directory + 8 * (address >> 21 & 0x1ff);
-        if address % FRAME != 0 || read(entry) != 0 {
+        if !address.is_multiple_of(FRAME) || read(entry) != 0 {
             return Err(Fatal::new(Termination::MemoryLayout, address));
         }
         write(entry, address | flags(owner) | LARGE);

@@ -117,7 +117,7 @@ mod tests {
         assert!(share_page(&mut Script(vec![], vec![1 << 32 | 0x15]), gpa).is_err());
         assert!(share_page(&mut Script(vec![], vec![0x14]), gpa).is_err());
         assert!(register(&mut Script(vec![], vec![gpa | 0x13]), gpa).is_ok());
-        assert!(register(&mut Script(vec![], vec![gpa + 0x1000 | 0x13]), gpa).is_err());
+        assert!(register(&mut Script(vec![], vec![(gpa + 0x1000) | 0x13]), gpa).is_err());
         assert!(register(&mut Script(vec![], vec![u64::MAX << 12 | 0x13]), gpa).is_err());
     }
 
