@@ -65,7 +65,7 @@ fn run(options: &Run) -> Result<ExitCode, Failure> {
     match options.platform {
         Platform::Snp => {
             SnpHost::look().check()?;
-            supervise(&machine.on_snp(&image.path), open_report()?)
+            supervise(&machine.on_snp(&image.path), open_report()?, None)
         }
         Platform::Model => {
             Qemu::find()?;
@@ -85,12 +85,12 @@ fn run(options: &Run) -> Result<ExitCode, Failure> {
             let mut report = open_report()?;
             report.note("platform", "SNP model, which protects nothing");
             report.note("development root", &development.root_pem().display().to_string());
-            supervise(&machine.on_model(&model, bundle.path()), report)
+            supervise(&machine.on_model(&model, bundle.path()), report, Some(bundle))
         }
     }
 }
 
-/// The launch bundle on disk for as long as QEMU may read it. It holds the development VCEK's key.
+/// The launch bundle on disk until QEMU has read it. It holds the development VCEK's key.
 struct BundleFile(tempfile::NamedTempFile);
 
 impl BundleFile {
@@ -107,7 +107,11 @@ impl BundleFile {
     }
 }
 
-fn supervise(arguments: &Arguments, mut report: Report) -> Result<ExitCode, Failure> {
+fn supervise(
+    arguments: &Arguments,
+    mut report: Report,
+    mut bundle: Option<BundleFile>,
+) -> Result<ExitCode, Failure> {
     let (sender, happenings) = mpsc::channel();
     let stop = sender.clone();
     let handled = ctrlc::set_handler(move || {
@@ -115,7 +119,13 @@ fn supervise(arguments: &Arguments, mut report: Report) -> Result<ExitCode, Fail
         let _ = stop.send(Happening::Stop);
     });
     handled.map_err(|error| Failure::Signals(io::Error::other(error)))?;
-    let ending = supervise::run(arguments, &sender, &happenings, |happening| report.tell(happening))?;
+    let ending = supervise::run(arguments, &sender, &happenings, |happening| {
+        report.tell(happening);
+        // Whoever says anything has been started, so QEMU has read all of its files.
+        if matches!(happening, Happening::ModelLine(_) | Happening::Event(_)) {
+            bundle = None;
+        }
+    })?;
     report.end(&ending);
     Ok(ExitCode::from(ending.exit_code()))
 }

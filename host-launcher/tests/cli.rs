@@ -82,6 +82,17 @@ fn without_qemu_the_package_to_install_is_named() {
 }
 
 #[test]
+fn what_qemu_refuses_is_passed_on() {
+    let folder = folder();
+    fs::write(folder.path().join("no-model.elf"), "no ELF file").unwrap();
+    let more =
+        ["--platform", "model", "--listen", "127.0.0.1:0", "--state", "state", "--snp-model", "no-model.elf"];
+    let (code, message) = refusal(launch(folder.path(), &more));
+    assert_eq!(code, 13, "{message}");
+    assert!(message.contains("QEMU ended with status 1"), "{message}");
+}
+
+#[test]
 fn a_command_can_be_printed_on_a_host_that_cannot_run_it() {
     let output =
         launch(folder().path(), &["--platform", "snp", "--listen", "127.0.0.1:0", "--print-command"]);

@@ -55,7 +55,8 @@ impl Checkout {
     /// The folder for whatever is built, and may be deleted: cargo's target folder.
     pub fn target(&self) -> PathBuf {
         match env::var_os("CARGO_TARGET_DIR") {
-            Some(dir) => self.root.join(dir),
+            // As cargo reads it: from the current folder.
+            Some(dir) => env::current_dir().unwrap_or_else(|_| self.root.clone()).join(dir),
             None => self.root.join("target"),
         }
     }
