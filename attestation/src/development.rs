@@ -31,7 +31,7 @@ use x509_cert::{
     crl::{CertificateList, RevokedCert, TbsCertList},
     name::Name,
     spki::{AlgorithmIdentifierOwned, SubjectPublicKeyInfoOwned},
-    time::Time,
+    time::{Time, Validity},
 };
 
 /// As long as AMD's VCEKs are valid.
@@ -42,8 +42,11 @@ const AUTHORITY_LIFETIME: Duration = Duration::from_secs(25 * 365 * 24 * 60 * 60
 const LEEWAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 const ARK_SERIAL: u8 = 1;
-const ASK_SERIAL: u8 = 2;
-const VCEK_SERIAL: u8 = 3;
+const VCEK_SERIAL: u8 = 1;
+
+const fn ask_serial(product: Product) -> u8 {
+    ARK_SERIAL + 1 + product as u8
+}
 
 /// Why there is no chain.
 #[derive(Debug, thiserror::Error)]
@@ -105,7 +108,26 @@ impl Endorsement {
 struct Authority {
     key: RsaKeyPair,
     name: Name,
+    validity: Validity,
     certificate: Vec<u8>,
+}
+
+impl Authority {
+    /// The root, which is the same for every product, so that a policy names one file.
+    fn root(size: KeySize, validity: Validity) -> Result<Self> {
+        let (key, name) = (RsaKeyPair::generate(size)?, name("ARK-development")?);
+        let request = Request::authority(ARK_SERIAL, &name, &key, validity, 1)?;
+        let certificate = request.sign(&name, &key)?;
+        Ok(Self { key, name, validity, certificate })
+    }
+
+    /// The signing key for a product, under this root.
+    fn signing_key(&self, product: Product) -> Result<Self> {
+        let (key, name) = (RsaKeyPair::generate(KeySize::Rsa4096)?, name(&format!("SEV-{product}"))?);
+        let request = Request::authority(ask_serial(product), &name, &key, self.validity, 0)?;
+        let certificate = request.sign(&self.name, &self.key)?;
+        Ok(Self { key, name, validity: self.validity, certificate })
+    }
 }
 
 /// A whole chain with its private keys.
@@ -125,30 +147,25 @@ impl Chain {
 
     /// Makes a chain for a chip of one's own description.
     pub fn generate_for(endorsement: Endorsement, now: SystemTime) -> Result<Self> {
-        let product = endorsement.product;
-        let validity = validity(now - LEEWAY, now + AUTHORITY_LIFETIME)?;
-        let authority = |prefix: &str| -> Result<(RsaKeyPair, Name)> {
-            Ok((RsaKeyPair::generate(KeySize::Rsa4096)?, name(&format!("{prefix}-{product}"))?))
-        };
+        Self::with_root_of(KeySize::Rsa4096, endorsement, now)
+    }
 
-        let (key, name) = authority("ARK")?;
-        let request = Request::authority(ARK_SERIAL, &name, &key, validity, 1)?;
-        let certificate = request.sign(&name, &key)?;
-        let ark = Authority { key, name, certificate };
-
-        let (key, name) = authority("SEV")?;
-        let request = Request::authority(ASK_SERIAL, &name, &key, validity, 0)?;
-        let certificate = request.sign(&ark.name, &ark.key)?;
-        let ask = Authority { key, name, certificate };
-
+    fn with_root_of(size: KeySize, endorsement: Endorsement, now: SystemTime) -> Result<Self> {
+        let ark = Authority::root(size, validity(now - LEEWAY, now + AUTHORITY_LIFETIME)?)?;
+        let ask = ark.signing_key(endorsement.product)?;
         let (vcek, vcek_certificate) = issue(&ask, &endorsement)?;
         Ok(Self { ark, ask, vcek, vcek_certificate, endorsement })
     }
 
-    /// Issues a new VCEK under the same root, in place of the old one.
+    /// Issues a new VCEK under the same root, in place of the old one; for another product, under a new signing key.
     pub fn reissue(self, endorsement: Endorsement) -> Result<Self> {
-        let (vcek, vcek_certificate) = issue(&self.ask, &endorsement)?;
-        Ok(Self { vcek, vcek_certificate, endorsement, ..self })
+        let ask = if endorsement.product == self.endorsement.product {
+            self.ask
+        } else {
+            self.ark.signing_key(endorsement.product)?
+        };
+        let (vcek, vcek_certificate) = issue(&ask, &endorsement)?;
+        Ok(Self { ark: self.ark, ask, vcek, vcek_certificate, endorsement })
     }
 
     /// The root certificate in DER.
@@ -208,7 +225,7 @@ impl Chain {
     /// A revocation list of the root, in DER; with or without the signing key on it.
     pub fn revocation_list(&self, revoke_ask: bool, from: SystemTime, until: SystemTime) -> Result<Vec<u8>> {
         let revoked = RevokedCert {
-            serial_number: serial(ASK_SERIAL)?,
+            serial_number: serial(ask_serial(self.endorsement.product))?,
             revocation_date: time(from)?,
             crl_entry_extensions: None,
         };
@@ -253,8 +270,9 @@ impl Chain {
             let (certificate, path) = read_pem(folder, &format!("{file}.pem"))?;
             let parsed = x509_cert::Certificate::from_der(&certificate)
                 .map_err(|_| DevelopmentError::Content(path))?;
-            let name = parsed.tbs_certificate().subject().clone();
-            Ok::<_, DevelopmentError>(Authority { key, name, certificate })
+            let tbs = parsed.tbs_certificate();
+            let (name, validity) = (tbs.subject().clone(), *tbs.validity());
+            Ok::<_, DevelopmentError>(Authority { key, name, validity, certificate })
         };
         let (key, path) = read_pem(folder, "vcek.key.pem")?;
         let vcek = EcdsaKeyPair::from_pkcs8(&ECDSA_P384_SHA384_FIXED_SIGNING, &key)
@@ -346,5 +364,52 @@ fn read_pem(folder: &Path, file: &str) -> Result<(Vec<u8>, PathBuf)> {
     match pem::decode_vec(&text) {
         Ok((_, der)) => Ok((der, path)),
         Err(_) => Err(DevelopmentError::Content(path)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        report::offset,
+        verifier::{CertificateProblem, Digest, Image, NonEmpty, Policy, Role, VerifyError, verify_unbound},
+    };
+
+    /// How a report whose form is right, signed by this chain, fares.
+    fn refusal(chain: &Chain, now: SystemTime) -> VerifyError {
+        let mut report = [0; report::LEN];
+        for (at, value) in [(offset::VERSION, 5), (offset::SIGNATURE_ALGO, report::ECDSA_P384_SHA384)] {
+            report[at..at + 4].copy_from_slice(&value.to_le_bytes());
+        }
+        chain.sign(&mut report).unwrap();
+        let digest = Digest::try_from([1; 48]).unwrap();
+        let image = Image {
+            name: String::new(),
+            version: String::new(),
+            model: String::new(),
+            manifest_digest: digest,
+            launch_digests: NonEmpty::from(digest),
+        };
+        let policy = Policy::accepting(NonEmpty::from(image)).with_development_root(chain.ark_der());
+        verify_unbound(&report, &chain.certificate_table(), &policy, now).unwrap_err()
+    }
+
+    #[test]
+    fn b8_a_signing_key_of_one_product_does_not_endorse_chips_of_another() {
+        let now = SystemTime::now();
+        let mut chain = Chain::generate(now).unwrap();
+        let turin = Endorsement { product: Product::Turin, ..chain.endorsement.clone() };
+        (chain.vcek, chain.vcek_certificate) = issue(&chain.ask, &turin).unwrap();
+        let expected =
+            CertificateProblem::CommonName { expected: "SEV-Turin".into(), found: "SEV-Genoa".into() };
+        assert_eq!(refusal(&chain, now), VerifyError::Certificate { role: Role::Ask, problem: expected });
+    }
+
+    #[test]
+    fn b8_a_root_with_a_shorter_key_is_refused() {
+        let now = SystemTime::now();
+        let chain = Chain::with_root_of(KeySize::Rsa2048, Endorsement::new(now).unwrap(), now).unwrap();
+        let expected = VerifyError::Certificate { role: Role::Ark, problem: CertificateProblem::Key };
+        assert_eq!(refusal(&chain, now), expected);
     }
 }

@@ -283,6 +283,23 @@ mod tests {
     }
 
     #[test]
+    fn b8_only_the_algorithm_of_amd_is_accepted() {
+        let ark = Certificate::parse(Role::Ark, AMD[0].ark).unwrap();
+        let signed = Signed::parse(AMD[0].ask).unwrap();
+        assert_eq!(signed.check_rsa(&ark), Ok(()));
+        // The same signature, said to be one with another salt length, or of another algorithm.
+        let mut other_salt = signed.algorithm.to_vec();
+        let salt = other_salt.windows(5).position(|w| w == [0xA2, 3, 2, 1, 48]).unwrap() + 4;
+        other_salt[salt] = 32;
+        for algorithm in [&other_salt[..], &[0x30, 0], &[]] {
+            assert_eq!(Signed { algorithm, ..signed }.check_rsa(&ark), Err(Problem::Algorithm));
+        }
+        let vcek = include_bytes!("../../tests/data/turin-v5.vcek.der");
+        let vcek = Certificate::parse(Role::EndorsementKey, vcek).unwrap();
+        assert_eq!(signed.check_rsa(&vcek), Err(Problem::Key));
+    }
+
+    #[test]
     fn b8_amd_signing_keys_are_signed_by_the_root_of_their_own_product_only() {
         for (i, above) in AMD.iter().enumerate() {
             let ark = Certificate::parse(Role::Ark, above.ark).unwrap();

@@ -23,7 +23,8 @@ impl RevocationList {
         // A delta or partial list says nothing about what it leaves out, so an extension that must be understood is
         // refused (RFC 5280 §5.2).
         let extensions = parsed.tbs_cert_list.crl_extensions.iter().flatten();
-        if extensions.into_iter().any(|e| e.critical) {
+        let same_algorithm = parsed.tbs_cert_list.signature == parsed.signature_algorithm;
+        if extensions.into_iter().any(|e| e.critical) || !same_algorithm {
             return Err(VerifyError::Revocation(Problem::Malformed));
         }
         Ok(Self { der: der.to_vec(), parsed })
