@@ -4,6 +4,8 @@
 //! compute: what the launch looks like, what the AMD-SP measures, what it writes into its pages, how it answers a
 //! guest message. The program beside it (`main.rs`) holds what they touch: VMCBs, page tables, ports.
 //!
+//! * **An imitation.** The model plays by SEV-SNP's rules as far as they are known here. It proves nothing about silicon
+//!   and protects nothing: whoever runs QEMU reads all of the guest's memory.
 //! * **From the specification only.** A misreading that guest and model share would prove nothing. So every constant
 //!   here cites the manual it comes from, nothing is shared with the code that it judges, and outside tools
 //!   (`sev-snp-measure`, vectors in `tests/`) are the judges of this code.

@@ -17,7 +17,6 @@
 //! broke a rule, 0x12 when the model itself cannot go on; the last line of its serial log says why.
 #![no_std]
 #![no_main]
-#![deny(clippy::undocumented_unsafe_blocks)]
 
 extern crate alloc;
 

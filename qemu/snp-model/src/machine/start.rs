@@ -29,8 +29,12 @@ use snp_model::{
 const MIB: u64 = 1 << 20;
 /// Enough for the RMP of the largest guest below 4 GiB, and for the AMD-SP's work.
 const HEAP_BYTES: u64 = 16 * MIB;
-/// First address that is not RAM in any machine of QEMU's q35.
+/// Most RAM that QEMU's q35 puts below 4 GiB in one piece.
 const RAM_LIMIT: u64 = 0xB000_0000;
+/// What the launcher gives the model beside twice the guest's RAM.
+const MODEL_BYTES: u64 = 256 * MIB;
+/// Largest guest.
+const GUEST_LIMIT: u64 = (RAM_LIMIT - MODEL_BYTES) / 2;
 
 /// The first Rust function; `boot.s` calls it with what PVH left in EBX.
 ///
@@ -48,10 +52,10 @@ unsafe extern "C" fn model_main(start_info: u32) -> ! {
     let bundle = Bundle::parse(module).unwrap_or_else(|error| internal!("{error}"));
     let ram = u64::from(bundle.memory_mib) * MIB;
     let bundle_at = module.as_ptr() as u64 - DIRECT_MAP;
-    if !ram.is_multiple_of(Size::Large.bytes()) || 2 * ram >= RAM_LIMIT {
+    if !ram.is_multiple_of(Size::Large.bytes()) || ram > GUEST_LIMIT {
         internal!(
-            "the model runs guests of an even number of MiB below {}, not {}; change memory_mib in the manifest",
-            RAM_LIMIT / MIB / 2,
+            "the model runs guests of an even number of MiB up to {}, not {}; change memory_mib in the manifest",
+            GUEST_LIMIT / MIB,
             bundle.memory_mib
         );
     }
@@ -59,7 +63,7 @@ unsafe extern "C" fn model_main(start_info: u32) -> ! {
     let heap_at = model_at + image::bytes();
     let pool_at = heap_at + HEAP_BYTES;
     if pool_at + bundle.rom.len() as u64 >= bundle_at {
-        internal!("RAM ends too early; start QEMU with -m {}M", 2 * bundle.memory_mib + 256);
+        internal!("RAM ends too early; start QEMU with -m {}M", (2 * ram + MODEL_BYTES) / MIB);
     }
     // SAFETY: `pvh` put the bundle behind the model's part of RAM; from the image to the bundle nothing is in
     // use.
