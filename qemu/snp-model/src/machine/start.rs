@@ -29,12 +29,12 @@ use snp_model::{
 const MIB: u64 = 1 << 20;
 /// Enough for the RMP of the largest guest below 4 GiB, and for the AMD-SP's work.
 const HEAP_BYTES: u64 = 16 * MIB;
-/// Most RAM that QEMU's q35 puts below 4 GiB in one piece.
+/// From this size on QEMU's q35 splits RAM and puts a part above 4 GiB (`pc_q35_init`).
 const RAM_LIMIT: u64 = 0xB000_0000;
 /// What the launcher gives the model beside twice the guest's RAM.
 const MODEL_BYTES: u64 = 256 * MIB;
 /// Largest guest.
-const GUEST_LIMIT: u64 = (RAM_LIMIT - MODEL_BYTES) / 2;
+const GUEST_LIMIT: u64 = (RAM_LIMIT - MODEL_BYTES) / 2 - Size::Large.bytes();
 
 /// The first Rust function; `boot.s` calls it with what PVH left in EBX.
 ///
