@@ -16,6 +16,7 @@ use alloc::vec::Vec;
 use attestation::evidence::{CertificateEvidence, ID_PE_CMW};
 use attestation::manifest::ManifestDigest;
 use attestation::report_data;
+use core::fmt;
 use der::asn1::{OctetString, UtcTime};
 use der::{DateTime, Encode};
 use p384::ecdsa::DerSignature;
@@ -47,6 +48,20 @@ pub enum IdentityError {
     /// rustls refused the configuration.
     Tls(rustls::Error),
 }
+
+impl fmt::Display for IdentityError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Random => f.write_str("the platform gave no randomness"),
+            Self::Attest(AttestError::Throttled) => f.write_str("the host throttles requests to the AMD-SP"),
+            Self::Attest(AttestError::Failed) => f.write_str("the AMD-SP gave no report"),
+            Self::Certificate => f.write_str("the certificate could not be made, which is a defect"),
+            Self::Tls(error) => write!(f, "rustls refused the configuration, which is a defect: {error}"),
+        }
+    }
+}
+
+impl core::error::Error for IdentityError {}
 
 impl From<builder::Error> for IdentityError {
     fn from(_: builder::Error) -> Self {

@@ -31,9 +31,16 @@ mod tests {
     #[test]
     fn a14_a_clock_that_jumps_stops_or_runs_backwards_does_no_harm() {
         let mut clock = Clock::default();
-        for (reading, expected) in
-            [(5_000, 0), (5_010, 10), (u64::MAX, 1_010), (0, 1_010), (3, 1_013), (3, 1_013), (1, 1_013), (2, 1_014)]
-        {
+        for (reading, expected) in [
+            (5_000, 0),
+            (5_010, 10),
+            (u64::MAX, 1_010),
+            (0, 1_010),
+            (3, 1_013),
+            (3, 1_013),
+            (1, 1_013),
+            (2, 1_014),
+        ] {
             clock.advance(reading);
             assert_eq!(clock.now(), expected, "at {reading}");
         }

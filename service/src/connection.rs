@@ -129,7 +129,11 @@ impl Connection {
 
     /// The next request, if a whole one has arrived and the one before is answered. Requests that cannot be served are
     /// answered on the way; `refused` is called for each.
-    pub(crate) fn next_request(&mut self, request_bytes: usize, refused: &mut dyn FnMut()) -> Option<Request> {
+    pub(crate) fn next_request(
+        &mut self,
+        request_bytes: usize,
+        refused: &mut dyn FnMut(),
+    ) -> Option<Request> {
         while !self.closing && matches!(self.exchange, Exchange::None) {
             let head = match parse(self.received.as_slice()) {
                 Parsed::Incomplete => return None,

@@ -59,7 +59,12 @@ pub(crate) fn summarize(
 }
 
 /// The prompt that continues a conversation.
-pub(crate) fn chat(request: &ChatRequest, instruction: &[u32], manifest: &Manifest, tokenizer: &Tokenizer) -> Prompt {
+pub(crate) fn chat(
+    request: &ChatRequest,
+    instruction: &[u32],
+    manifest: &Manifest,
+    tokenizer: &Tokenizer,
+) -> Prompt {
     let contents: Vec<(Role, Prompt)> = request
         .messages
         .iter()

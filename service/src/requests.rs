@@ -107,7 +107,9 @@ impl ChatRequest {
         reader.object(|key, reader| match key {
             "model" => set(&mut model, reader.string()?),
             "messages" => set(&mut messages, list(reader, chat_message)?),
-            "max_tokens" | "max_completion_tokens" => set(&mut max_tokens, reader.optional(Reader::unsigned)?),
+            "max_tokens" | "max_completion_tokens" => {
+                set(&mut max_tokens, reader.optional(Reader::unsigned)?)
+            }
             "temperature" => set(&mut temperature, reader.optional(Reader::float)?),
             "top_p" => set(&mut top_p, reader.optional(Reader::float)?),
             "seed" => set(&mut seed, reader.optional(Reader::unsigned)?),

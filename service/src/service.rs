@@ -19,10 +19,10 @@ use attestation::batch;
 use attestation::evidence::FreshEvidence;
 use attestation::manifest::{Manifest, ManifestDigest};
 use attestation::report_data;
-use core::fmt::Write;
+use core::fmt::{self, Write};
 use inference::{
-    FinishReason, Generation, GenerationId, Limits, LimitsError, Model, Output, OutputKind, Sampling, Scheduler,
-    SubmitError, Tokenizer, Workers,
+    FinishReason, Generation, GenerationId, Limits, LimitsError, Model, Output, OutputKind, Sampling,
+    Scheduler, SubmitError, Tokenizer, Workers,
 };
 use wire::event::{Event, RequestEnd};
 use wire::task::ErrorCode;
@@ -55,6 +55,24 @@ pub enum StartError {
     Limits(LimitsError),
 }
 
+impl fmt::Display for Full {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("every connection is waiting for an answer; try again when one has ended")
+    }
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Identity(error) => write!(f, "there is no attested key: {error}"),
+            Self::Limits(error) => write!(f, "the manifest's limits do not fit the model: {error}"),
+        }
+    }
+}
+
+impl core::error::Error for Full {}
+impl core::error::Error for StartError {}
+
 /// The service. The caller moves bytes between connections and the network, and calls [`Service::step`].
 pub struct Service<'m, P, W> {
     platform: P,
@@ -78,7 +96,12 @@ impl<'m, P: Platform, W: Workers> Service<'m, P, W> {
     ///
     /// # Errors
     /// When there is no randomness or no report, or the limits do not fit the model.
-    pub fn new(mut platform: P, manifest: Manifest, model: &'m Model<'m>, workers: W) -> Result<Self, StartError> {
+    pub fn new(
+        mut platform: P,
+        manifest: Manifest,
+        model: &'m Model<'m>,
+        workers: W,
+    ) -> Result<Self, StartError> {
         let tls = Tls::new(&platform);
         let digest = manifest.digest();
         let identity = Identity::make(&tls, &mut platform, &digest).map_err(StartError::Identity)?;
@@ -413,7 +436,8 @@ impl<'m, P: Platform, W: Workers> Service<'m, P, W> {
     fn drop_timed_out(&mut self) -> bool {
         let (now, idle_ms) = (self.clock.now(), self.manifest.limits.idle_ms.into());
         let connections = self.connections.iter();
-        let late = connections.filter(|(_, connection)| connection.has_timed_out(now, idle_ms)).map(|(id, _)| *id);
+        let late =
+            connections.filter(|(_, connection)| connection.has_timed_out(now, idle_ms)).map(|(id, _)| *id);
         let late: Vec<ConnectionId> = late.collect();
         for id in &late {
             self.close(*id);
@@ -468,7 +492,8 @@ const NOT_CHAT: Refusal = bad(
 const NO_MESSAGES: Refusal = bad("there are no messages; send at least one");
 const NO_TOKENS: Refusal = bad("`max_tokens` must be at least 1");
 const BAD_SAMPLING: Refusal = bad("`temperature` must be from 0 to 2, and `top_p` above 0 and at most 1");
-const NO_TASK: Refusal = Refusal::new(Status::NotFound, ErrorCode::NotFound, "this image does not serve that task");
+const NO_TASK: Refusal =
+    Refusal::new(Status::NotFound, ErrorCode::NotFound, "this image does not serve that task");
 const TOO_LONG: Refusal = Refusal::new(
     Status::Unprocessable,
     ErrorCode::PromptTooLong,

@@ -35,7 +35,8 @@ fn every_group_and_cipher_suite_carries_a_task() {
     ];
     for group in [kx_group::X25519MLKEM768, kx_group::X25519] {
         for (suite, name) in suites {
-            let provider = CryptoProvider { cipher_suites: vec![suite], kx_groups: vec![group], ..provider() };
+            let provider =
+                CryptoProvider { cipher_suites: vec![suite], kx_groups: vec![group], ..provider() };
             world.config = Arc::new(config_with(provider, &[&rustls::version::TLS13]));
             // Verifies evidence, which is bound to the exporter: both sides derived the same.
             let mut peer = world.attested();
@@ -100,9 +101,15 @@ fn a17_bytes_that_are_no_tls_end_the_connection_and_nothing_else() {
     let mut good = world.attested();
     let header = |length: u16| [&[0x17, 3, 3][..], &length.to_be_bytes()].concat();
     let oversize = [header(0x4200), vec![0; 0x4200]].concat();
-    let endless_handshake = [0x16, 3, 1, 0x40, 0, 1, 0, 0xff, 0xff].iter().copied().chain([0; 0x8000]).collect();
-    let garbage: [Vec<u8>; 5] =
-        [b"GET / HTTP/1.1\r\n\r\n".to_vec(), vec![0; 100_000], oversize, endless_handshake, vec![0x16, 3, 1, 0, 0]];
+    let endless_handshake =
+        [0x16, 3, 1, 0x40, 0, 1, 0, 0xff, 0xff].iter().copied().chain([0; 0x8000]).collect();
+    let garbage: [Vec<u8>; 5] = [
+        b"GET / HTTP/1.1\r\n\r\n".to_vec(),
+        vec![0; 100_000],
+        oversize,
+        endless_handshake,
+        vec![0x16, 3, 1, 0, 0],
+    ];
     for bytes in garbage {
         let id = world.service.open().expect("there is room");
         world.service.receive(id, &bytes);

@@ -75,7 +75,8 @@ fn read(bytes: &[u8]) -> Result<Option<Head<'_>>, Refusal> {
     };
     // httparse lets a bare LF end a line, as RFC 9112 §2.2 permits.
     let lines = window.get(..length).unwrap_or_default();
-    let bare = |(at, byte): (usize, &u8)| *byte == b'\n' && at.checked_sub(1).map(|at| lines[at]) != Some(b'\r');
+    let bare =
+        |(at, byte): (usize, &u8)| *byte == b'\n' && at.checked_sub(1).map(|at| lines[at]) != Some(b'\r');
     if lines.iter().enumerate().any(bare) {
         return Err(bad("a line of the request does not end in CR LF"));
     }
@@ -133,7 +134,8 @@ fn read(bytes: &[u8]) -> Result<Option<Head<'_>>, Refusal> {
     Ok(Some(head))
 }
 
-const VERSION: Refusal = Refusal::new(Status::VersionNotSupported, ErrorCode::BadRequest, "only HTTP/1.1 is spoken here");
+const VERSION: Refusal =
+    Refusal::new(Status::VersionNotSupported, ErrorCode::BadRequest, "only HTTP/1.1 is spoken here");
 
 fn is_close(option: &[u8]) -> bool {
     option.trim_ascii().eq_ignore_ascii_case(b"close")
@@ -177,7 +179,8 @@ mod tests {
 
     #[test]
     fn reads_a_request() {
-        let text = "POST /v1/evidence HTTP/1.1\r\nHost: x\r\nContent-Length: 32\r\nConnection: keep-alive\r\n\r\n";
+        let text =
+            "POST /v1/evidence HTTP/1.1\r\nHost: x\r\nContent-Length: 32\r\nConnection: keep-alive\r\n\r\n";
         let head = accepted(text);
         let expected = Head {
             method: Method::Post,
@@ -205,14 +208,23 @@ mod tests {
     #[test]
     fn c8_ambiguous_or_malformed_heads_are_refused() {
         let table = [
-            ("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\n", Status::BadRequest),
-            ("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\ncontent-length: 6\r\n\r\n", Status::BadRequest),
+            (
+                "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\n",
+                Status::BadRequest,
+            ),
+            (
+                "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\ncontent-length: 6\r\n\r\n",
+                Status::BadRequest,
+            ),
             ("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5, 5\r\n\r\n", Status::BadRequest),
             ("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: +5\r\n\r\n", Status::BadRequest),
             ("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: -5\r\n\r\n", Status::BadRequest),
             ("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 0x5\r\n\r\n", Status::BadRequest),
             ("POST / HTTP/1.1\r\nHost: x\r\nContent-Length:\r\n\r\n", Status::BadRequest),
-            ("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999999999999999\r\n\r\n", Status::BadRequest),
+            (
+                "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999999999999999\r\n\r\n",
+                Status::BadRequest,
+            ),
             ("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n", Status::NotImplemented),
             (
                 "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n",

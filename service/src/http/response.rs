@@ -112,7 +112,8 @@ impl Reply<'_> {
     fn head(&mut self, status: Status, content_type: &str, length: Option<usize>) {
         // Writing into a `WipedBuffer` cannot fail. No Date: the guest has no clock (RFC 9110 §6.6.1).
         let out = &mut *self.out;
-        let _ = write!(out, "HTTP/1.1 {} {}\r\nContent-Type: {content_type}\r\n", status as u16, status.reason());
+        let _ =
+            write!(out, "HTTP/1.1 {} {}\r\nContent-Type: {content_type}\r\n", status as u16, status.reason());
         let _ = match length {
             Some(length) => write!(out, "Content-Length: {length}\r\n"),
             None => write!(out, "Transfer-Encoding: chunked\r\n"),
@@ -205,7 +206,10 @@ mod tests {
         let mut out = WipedBuffer::new();
         Reply { out: &mut out, keep_alive: false, head_only: true }.whole(Status::NotFound, "a/b", b"abc");
         let head = core::str::from_utf8(out.as_slice()).unwrap();
-        assert!(head.ends_with("Content-Length: 3\r\nCache-Control: no-store\r\nConnection: close\r\n\r\n"), "{head}");
+        assert!(
+            head.ends_with("Content-Length: 3\r\nCache-Control: no-store\r\nConnection: close\r\n\r\n"),
+            "{head}"
+        );
     }
 
     #[test]

@@ -40,7 +40,10 @@ impl<'a> Reader<'a> {
     }
 
     /// Reads an array and calls `element` at each value; `element` must read it.
-    pub(crate) fn array(&mut self, element: impl FnMut(&mut Self) -> Result<(), NotJson>) -> Result<(), NotJson> {
+    pub(crate) fn array(
+        &mut self,
+        element: impl FnMut(&mut Self) -> Result<(), NotJson>,
+    ) -> Result<(), NotJson> {
         self.elements(b'[', b']', element)
     }
 
@@ -296,13 +299,72 @@ mod tests {
     #[test]
     fn agrees_with_serde_json_on_the_edges() {
         for document in [
-            "", " ", "{", "}", "{}", " {} ", "{}x", "[]", "[1,]", "[,1]", "[1 2]", "{\"a\"}", "{\"a\":}", "{\"a\":1,}",
-            "{a:1}", "{\"a\":1 \"b\":2}", "0", "00", "01", "-", "-0", "1.", ".1", "1.5", "1e", "1e5", "1E+5", "1e-", "+1",
-            "18446744073709551615", "18446744073709551616", "1x", "true", "tru", "truex", "false", "null", "nul", "\"",
-            "\"\\\"", "\"\\", "\"\\x\"", "\"\\u12\"", "\"\\u0041\"", "\"\\u+041\"", "\"\\ud83d\\ude00\"", "\"\\ud83d\"",
-            "\"\\ud83dx\"", "\"\\ude00\"", "\"\\ud83d\\u0041\"", "\"\\ud83d\\ud83d\"", "\"\\u0000\"", "\"\n\"", "\"\t\"",
-            "\"\u{7f}\"", "\"é\"", "[[[[]]]]", "{\"a\":{\"b\":[1,{\"c\":null}]}}", "\u{feff}{}", "'a'", "// c\n1",
-            "\"\\b\\f\\n\\r\\t\\/\\\\\"", "[1,2", "NaN", "Infinity", "{\"a\":1,\"a\":2}",
+            "",
+            " ",
+            "{",
+            "}",
+            "{}",
+            " {} ",
+            "{}x",
+            "[]",
+            "[1,]",
+            "[,1]",
+            "[1 2]",
+            "{\"a\"}",
+            "{\"a\":}",
+            "{\"a\":1,}",
+            "{a:1}",
+            "{\"a\":1 \"b\":2}",
+            "0",
+            "00",
+            "01",
+            "-",
+            "-0",
+            "1.",
+            ".1",
+            "1.5",
+            "1e",
+            "1e5",
+            "1E+5",
+            "1e-",
+            "+1",
+            "18446744073709551615",
+            "18446744073709551616",
+            "1x",
+            "true",
+            "tru",
+            "truex",
+            "false",
+            "null",
+            "nul",
+            "\"",
+            "\"\\\"",
+            "\"\\",
+            "\"\\x\"",
+            "\"\\u12\"",
+            "\"\\u0041\"",
+            "\"\\u+041\"",
+            "\"\\ud83d\\ude00\"",
+            "\"\\ud83d\"",
+            "\"\\ud83dx\"",
+            "\"\\ude00\"",
+            "\"\\ud83d\\u0041\"",
+            "\"\\ud83d\\ud83d\"",
+            "\"\\u0000\"",
+            "\"\n\"",
+            "\"\t\"",
+            "\"\u{7f}\"",
+            "\"é\"",
+            "[[[[]]]]",
+            "{\"a\":{\"b\":[1,{\"c\":null}]}}",
+            "\u{feff}{}",
+            "'a'",
+            "// c\n1",
+            "\"\\b\\f\\n\\r\\t\\/\\\\\"",
+            "[1,2",
+            "NaN",
+            "Infinity",
+            "{\"a\":1,\"a\":2}",
         ] {
             agrees_with_serde_json(document.as_bytes());
         }
@@ -321,7 +383,9 @@ mod tests {
 
     #[test]
     fn a20_strings_never_grow_while_they_are_read() {
-        for raw in [r#""\u0041\u00e9\u20ac\ud83d\ude00\n\\plain""#, r#""plain""#, r#""\n""#, r#""\ud83d\ude00""#] {
+        for raw in
+            [r#""\u0041\u00e9\u20ac\ud83d\ude00\n\\plain""#, r#""plain""#, r#""\n""#, r#""\ud83d\ude00""#]
+        {
             let text = Reader::new(raw.as_bytes()).string().unwrap();
             assert!(text.len() <= raw.len() - 2 && text.capacity() == raw.len() - 2);
         }

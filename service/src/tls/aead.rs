@@ -10,8 +10,8 @@ use alloc::vec::Vec;
 use core::marker::PhantomData;
 use rustls::crypto::cipher::{
     AeadKey, InboundOpaqueMessage, InboundPlainMessage, Iv, MessageDecrypter, MessageEncrypter, Nonce,
-    OutboundOpaqueMessage, OutboundPlainMessage, PrefixedPayload, Tls13AeadAlgorithm, UnsupportedOperationError,
-    make_tls13_aad,
+    OutboundOpaqueMessage, OutboundPlainMessage, PrefixedPayload, Tls13AeadAlgorithm,
+    UnsupportedOperationError, make_tls13_aad,
 };
 use rustls::crypto::tls13::{Hkdf, HkdfUsingHmac};
 use rustls::crypto::{CipherSuiteCommon, hash::Hash};
@@ -59,7 +59,9 @@ pub(super) fn suites(parked: &'static Parked) -> Vec<SupportedCipherSuite> {
     ]
 }
 
-fn leak<A: AeadInOut + KeyInit + Send + Sync + 'static>(parked: &'static Parked) -> &'static dyn Tls13AeadAlgorithm {
+fn leak<A: AeadInOut + KeyInit + Send + Sync + 'static>(
+    parked: &'static Parked,
+) -> &'static dyn Tls13AeadAlgorithm {
     Box::leak(Box::new(Algorithm::<A> { parked, cipher: PhantomData }))
 }
 
@@ -103,7 +105,11 @@ fn padded(content: usize) -> usize {
 }
 
 impl<A: AeadInOut + Send + Sync> MessageEncrypter for Encrypter<A> {
-    fn encrypt(&mut self, message: OutboundPlainMessage<'_>, sequence: u64) -> Result<OutboundOpaqueMessage, Error> {
+    fn encrypt(
+        &mut self,
+        message: OutboundPlainMessage<'_>,
+        sequence: u64,
+    ) -> Result<OutboundOpaqueMessage, Error> {
         let inner = padded(message.payload.len());
         let total = inner + TAG_BYTES;
         // The exact capacity, so that no plaintext stays behind in a smaller allocation.

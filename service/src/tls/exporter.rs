@@ -53,7 +53,12 @@ impl ExporterCapture {
 }
 
 /// RFC 8446 §7.5 with an empty context value.
-fn export(hash: &dyn Hash, hkdf: &dyn Hkdf, secret: &[u8], label: &[u8]) -> Option<Zeroizing<[u8; EXPORTED]>> {
+fn export(
+    hash: &dyn Hash,
+    hkdf: &dyn Hkdf,
+    secret: &[u8],
+    label: &[u8],
+) -> Option<Zeroizing<[u8; EXPORTED]>> {
     let of_nothing = hash.hash(&[]);
     let mut derived = Zeroizing::new([0; MAX_SECRET]);
     let derived = derived.get_mut(..hash.output_len())?;

@@ -3,9 +3,7 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use ml_kem::EncapsulationKey768;
-use rustls::crypto::{
-    ActiveKeyExchange, CompletedKeyExchange, SecureRandom, SharedSecret, SupportedKxGroup,
-};
+use rustls::crypto::{ActiveKeyExchange, CompletedKeyExchange, SecureRandom, SharedSecret, SupportedKxGroup};
 use rustls::{Error, NamedGroup, PeerMisbehaved};
 use x25519_dalek::{PublicKey, StaticSecret};
 use zeroize::{Zeroize, Zeroizing};
@@ -84,7 +82,8 @@ impl SupportedKxGroup for X25519MlKem768 {
         let invalid = || Error::from(PeerMisbehaved::InvalidKeyShare);
         let (mlkem, ecdhe) = peer.split_at_checked(MLKEM_KEY_BYTES).ok_or_else(invalid)?;
         // FIPS 203 §7.2: `new` makes the modulus check of the encapsulation key.
-        let key = EncapsulationKey768::new(mlkem.try_into().map_err(|_| invalid())?).map_err(|_| invalid())?;
+        let key =
+            EncapsulationKey768::new(mlkem.try_into().map_err(|_| invalid())?).map_err(|_| invalid())?;
         let message = random_32(self.random)?;
         let (ciphertext, mut mlkem_secret) = key.encapsulate_deterministic(&(*message).into());
 

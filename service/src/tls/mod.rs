@@ -84,7 +84,10 @@ impl Tls {
 struct NoStoredKeys;
 
 impl KeyProvider for NoStoredKeys {
-    fn load_private_key(&self, _: PrivateKeyDer<'static>) -> Result<Arc<dyn rustls::sign::SigningKey>, rustls::Error> {
+    fn load_private_key(
+        &self,
+        _: PrivateKeyDer<'static>,
+    ) -> Result<Arc<dyn rustls::sign::SigningKey>, rustls::Error> {
         Err(rustls::Error::General("keys are made in the guest".into()))
     }
 }

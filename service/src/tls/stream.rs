@@ -196,7 +196,11 @@ fn encode(mut data: EncodeTlsData<'_, Data>, outgoing: &mut WipedBuffer) -> Resu
     }
 }
 
-fn write(mut writer: WriteTraffic<'_, Data>, intent: Intent<'_>, outgoing: &mut WipedBuffer) -> Result<Next, Error> {
+fn write(
+    mut writer: WriteTraffic<'_, Data>,
+    intent: Intent<'_>,
+    outgoing: &mut WipedBuffer,
+) -> Result<Next, Error> {
     let mut attempt = |space: &mut [u8]| match intent {
         Intent::Nothing => Ok(0),
         Intent::Send(plaintext) => writer.encrypt(plaintext, space),

@@ -183,7 +183,8 @@ fn chunks(bytes: &[u8]) -> Option<(Vec<u8>, usize)> {
     let (mut body, mut at) = (Vec::new(), 0);
     loop {
         let line = bytes[at..].windows(2).position(|window| window == b"\r\n")?;
-        let size = usize::from_str_radix(std::str::from_utf8(&bytes[at..at + line]).ok()?, 16).expect("a chunk size");
+        let size = usize::from_str_radix(std::str::from_utf8(&bytes[at..at + line]).ok()?, 16)
+            .expect("a chunk size");
         at += line + 2;
         body.extend_from_slice(bytes.get(at..at + size)?);
         assert_eq!(bytes.get(at + size..at + size + 2)?, b"\r\n");

@@ -6,6 +6,7 @@
 use attestation::manifest::{
     ChatTemplate, DeviceSlot, Limits, Machine, Manifest, ModelIdentity, Network, TaskPrompt,
 };
+use inference::Tokenizer;
 use inference::gguf::TensorType;
 use inference::gguf::write::Writer;
 
@@ -115,6 +116,29 @@ fn bytes(text: &str) -> Vec<u32> {
 
 fn open(role: &str) -> Vec<u32> {
     [vec![IM_START], bytes(role), bytes("\n")].concat()
+}
+
+/// A manifest for a model with ChatML's control tokens, or `None` if it has others.
+pub fn chatml_manifest(tokenizer: &Tokenizer) -> Option<Manifest> {
+    let start = tokenizer.control("<|im_start|>")?;
+    let end = tokenizer.control("<|im_end|>")?;
+    let open = |role: &str| [vec![start], tokenizer.encode(&format!("{role}\n"))].concat();
+    let mut manifest = manifest();
+    manifest.model.name = "local".into();
+    manifest.template = ChatTemplate {
+        start: vec![],
+        system_open: open("system"),
+        user_open: open("user"),
+        assistant_open: open("assistant"),
+        close: [vec![end], tokenizer.encode("\n")].concat(),
+        stop: [Some(end), tokenizer.control("<|endoftext|>")].into_iter().flatten().collect(),
+    };
+    for task in &mut manifest.tasks {
+        if task.task == "summarize" {
+            task.instruction = tokenizer.encode("Summarize the chat.");
+        }
+    }
+    Some(manifest)
 }
 
 /// A manifest for the model.

@@ -3,7 +3,7 @@
 use attestation::development::Chain;
 use attestation::manifest::Manifest;
 use attestation::report::{self, GuestPolicy, PlatformInfo, SigningKey, offset};
-use attestation::verifier::{Digest, Image, NonEmpty, Policy};
+use attestation::verifier::{Digest, Image, NonEmpty, Policy, PolicyFile};
 use rustls::crypto::SecureRandom;
 use service::{AttestError, Attested, Platform};
 use std::cell::{Cell, RefCell};
@@ -32,12 +32,14 @@ pub struct FakePlatform {
     pub controls: Rc<Controls>,
     /// Tells the time of the host instead of the test's.
     pub real_clock: bool,
+    /// Shows events on standard output as well.
+    pub prints_events: bool,
     started: std::time::Instant,
 }
 
 impl FakePlatform {
     pub fn new(controls: Rc<Controls>) -> Self {
-        Self { controls, real_clock: false, started: std::time::Instant::now() }
+        Self { controls, real_clock: false, prints_events: false, started: std::time::Instant::now() }
     }
 }
 
@@ -62,6 +64,9 @@ impl Platform for FakePlatform {
     }
 
     fn emit(&mut self, event: Event) {
+        if self.prints_events {
+            println!("{event:?}");
+        }
         self.controls.events.borrow_mut().push(event);
     }
 }
@@ -99,12 +104,22 @@ fn report(report_data: &[u8; 64]) -> Vec<u8> {
 
 /// A client's policy that accepts an image with this manifest on the development chain.
 pub fn policy(manifest: &Manifest) -> Policy {
-    let image = Image {
+    Policy::accepting(NonEmpty::from(image(manifest))).with_development_root(CHAIN.ark_der())
+}
+
+/// The same as a file; `root` is the path of the development root.
+pub fn policy_toml(manifest: &Manifest, root: &str) -> String {
+    let mut file = PolicyFile::new(NonEmpty::from(image(manifest)));
+    file.development_root = Some(root.into());
+    file.to_toml().expect("a policy can be written")
+}
+
+fn image(manifest: &Manifest) -> Image {
+    Image {
         name: manifest.image.clone(),
         version: manifest.version.clone(),
         model: manifest.model.name.clone(),
         manifest_digest: Digest::try_from(manifest.digest()).expect("a digest"),
         launch_digests: NonEmpty::from(Digest::try_from(LAUNCH_DIGEST).expect("a digest")),
-    };
-    Policy::accepting(NonEmpty::from(image)).with_development_root(CHAIN.ark_der())
+    }
 }

@@ -38,7 +38,8 @@ impl World {
         let model: &'static Model<'static> = Box::leak(Box::new(Model::load(weights).expect("a model")));
         let controls = Rc::new(Controls::default());
         let platform = FakePlatform::new(controls.clone());
-        let service = Service::new(platform, manifest.clone(), model, SingleThread).expect("the service starts");
+        let service =
+            Service::new(platform, manifest.clone(), model, SingleThread).expect("the service starts");
         Self { service, controls, manifest, config: Arc::new(config()) }
     }
 
