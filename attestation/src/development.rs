@@ -285,9 +285,14 @@ impl Chain {
 
 /// Makes a VCEK and has it certified.
 fn issue(ask: &Authority, endorsement: &Endorsement) -> Result<(EcdsaKeyPair, Vec<u8>)> {
-    let Endorsement { product, tcb, chip_id, not_before, not_after } = endorsement;
     let key = EcdsaKeyPair::generate(&ECDSA_P384_SHA384_FIXED_SIGNING)?;
+    let certificate = request(&key, endorsement)?.sign(&ask.name, &ask.key)?;
+    Ok((key, certificate))
+}
 
+/// A VCEK's certificate before it is signed.
+fn request(key: &EcdsaKeyPair, endorsement: &Endorsement) -> Result<Request> {
+    let Endorsement { product, tcb, chip_id, not_before, not_after } = endorsement;
     let struct_version: u8 = if *product == Product::Turin { 1 } else { 0 };
     let mut extensions = vec![
         extension(endorsement::STRUCT_VERSION, struct_version.to_der()?)?,
@@ -302,7 +307,7 @@ fn issue(ask: &Authority, endorsement: &Endorsement) -> Result<(EcdsaKeyPair, Ve
     }
     extensions.push(extension(endorsement::HARDWARE_ID, chip_id[..product.hardware_id_len()].to_vec())?);
 
-    let request = Request {
+    Ok(Request {
         serial: VCEK_SERIAL,
         subject: name("SEV-VCEK")?,
         key: SubjectPublicKeyInfoOwned {
@@ -314,9 +319,7 @@ fn issue(ask: &Authority, endorsement: &Endorsement) -> Result<(EcdsaKeyPair, Ve
         },
         validity: validity(*not_before, *not_after)?,
         extensions,
-    };
-    let certificate = request.sign(&ask.name, &ask.key)?;
-    Ok((key, certificate))
+    })
 }
 
 /// Reads back from a VCEK's certificate what it was issued for.
@@ -381,6 +384,7 @@ mod tests {
         for (at, value) in [(offset::VERSION, 5), (offset::SIGNATURE_ALGO, report::ECDSA_P384_SHA384)] {
             report[at..at + 4].copy_from_slice(&value.to_le_bytes());
         }
+        report[offset::CPUID_FAMILY..][..2].copy_from_slice(&[0x19, 0x11]);
         chain.sign(&mut report).unwrap();
         let digest = Digest::try_from([1; 48]).unwrap();
         let image = Image {
@@ -403,6 +407,36 @@ mod tests {
         let expected =
             CertificateProblem::CommonName { expected: "SEV-Turin".into(), found: "SEV-Genoa".into() };
         assert_eq!(refusal(&chain, now), VerifyError::Certificate { role: Role::Ask, problem: expected });
+    }
+
+    #[test]
+    fn b8_a_signing_key_that_is_no_authority_is_refused() {
+        let now = SystemTime::now();
+        let mut chain = Chain::generate(now).unwrap();
+        let Authority { key, name, validity, .. } = &chain.ask;
+        let mut request = Request::authority(9, name, key, *validity, 0).unwrap();
+        request.extensions.clear();
+        chain.ask.certificate = request.sign(&chain.ark.name, &chain.ark.key).unwrap();
+        let expected = VerifyError::Certificate { role: Role::Ask, problem: CertificateProblem::Authority };
+        assert_eq!(refusal(&chain, now), expected);
+    }
+
+    #[test]
+    fn b2_a_component_that_the_product_does_not_have_must_be_zero_in_the_certificate() {
+        let now = SystemTime::now();
+        let mut chain = Chain::generate(now).unwrap();
+        chain.endorsement.tcb = Tcb::default();
+        for oid in endorsement::UNUSED_SPLS {
+            let mut request = request(&chain.vcek, &chain.endorsement).unwrap();
+            let unused = request.extensions.iter_mut().find(|e| e.extn_id == oid).unwrap();
+            *unused = extension(oid, 1u8.to_der().unwrap()).unwrap();
+            chain.vcek_certificate = request.sign(&chain.ask.name, &chain.ask.key).unwrap();
+            let problem = CertificateProblem::Extension(oid);
+            assert_eq!(
+                refusal(&chain, now),
+                VerifyError::Certificate { role: Role::EndorsementKey, problem }
+            );
+        }
     }
 
     #[test]

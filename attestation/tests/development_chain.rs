@@ -137,6 +137,7 @@ fn b3_each_weakness_of_guest_policy_or_platform_is_refused() {
         (offset::HOST_DATA + 24, 1 << 63, W::HostData),
         (offset::ID_KEY_DIGEST, 1, W::IdKey),
         (offset::AUTHOR_KEY_DIGEST, 1, W::IdKey),
+        (offset::GUEST_SVN, 1, W::IdKey),
         (offset::FAMILY_ID, 1, W::IdKey),
         (offset::IMAGE_ID + 8, 1 << 63, W::IdKey),
     ];

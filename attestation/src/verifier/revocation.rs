@@ -59,3 +59,39 @@ impl RevocationList {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::development::Chain;
+    use der::{
+        Encode,
+        asn1::{ObjectIdentifier, OctetString},
+    };
+    use std::time::SystemTime;
+    use x509_cert::ext::Extension;
+
+    #[test]
+    fn b9_lists_that_are_partial_or_name_two_algorithms_are_refused() {
+        let now = SystemTime::now();
+        let list = Chain::generate(now).unwrap().revocation_list(false, now, now).unwrap();
+        let list = CertificateList::from_der(&list).unwrap();
+        let parse = |list: &CertificateList| RevocationList::parse(&list.to_der().unwrap()).map(|_| ());
+        let refused = Err(VerifyError::Revocation(Problem::Malformed));
+        assert_eq!(parse(&list), Ok(()));
+
+        // deltaCRLIndicator, RFC 5280 §5.2.4.
+        for critical in [false, true] {
+            let mut delta = list.clone();
+            delta.tbs_cert_list.crl_extensions = Some(vec![Extension {
+                extn_id: ObjectIdentifier::new_unwrap("2.5.29.27"),
+                critical,
+                extn_value: OctetString::new([2, 1, 1]).unwrap(),
+            }]);
+            assert_eq!(parse(&delta).is_err(), critical);
+        }
+        let mut two = list;
+        two.signature_algorithm.parameters = None;
+        assert_eq!(parse(&two), refused);
+    }
+}
