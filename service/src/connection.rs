@@ -72,6 +72,8 @@ pub(crate) struct Connection {
     spki: Arc<[u8]>,
     exporter: Option<Zeroizing<Exporter>>,
     attested: bool,
+    /// Whether the handshake was ever completed.
+    had_session: bool,
     /// Decrypted and not yet understood.
     received: WipedBuffer,
     /// Not yet encrypted.
@@ -94,6 +96,7 @@ impl Connection {
             spki: identity.spki.clone(),
             exporter: None,
             attested: false,
+            had_session: false,
             received: WipedBuffer::new(),
             reply: WipedBuffer::new(),
             exchange: Exchange::None,
@@ -107,7 +110,7 @@ impl Connection {
 
     /// Takes bytes from the network.
     pub(crate) fn receive(&mut self, bytes: &[u8], request_bytes: usize, now: u64) {
-        let (before, idle) = (self.stream.progress(), self.received.is_empty());
+        let idle = self.received.is_empty();
         self.stream.receive(bytes, &mut self.received);
         // One request and another one sent ahead.
         let bound = (MAX_HEAD.saturating_add(request_bytes)).saturating_mul(2);
@@ -117,8 +120,9 @@ impl Connection {
             self.received.clear();
             self.end();
         }
-        let established = before == Progress::Handshaking && self.is_established();
+        let established = !self.had_session && self.is_established();
         if established {
+            self.had_session = true;
             self.exporter = self.stream.export(EXPORTER_LABEL);
         }
         // A client has the idle time for its next request from its first byte on, not from its last.
@@ -333,6 +337,11 @@ impl Connection {
     /// Whether the handshake was completed and the connection has not broken since.
     pub(crate) fn is_established(&self) -> bool {
         self.stream.progress() == Progress::Established
+    }
+
+    /// Whether the handshake was ever completed.
+    pub(crate) fn had_session(&self) -> bool {
+        self.had_session
     }
 
     /// Whether the client has broken the protocol.

@@ -163,9 +163,9 @@ impl<'m, P: Platform, W: Workers> Service<'m, P, W> {
         let now = self.clock.now();
         let request_bytes = self.manifest.limits.request_bytes as usize;
         let Some(connection) = self.connections.get_mut(&id) else { return };
-        let (was_broken, was_established) = (connection.is_broken(), connection.is_established());
+        let was_broken = connection.is_broken();
         connection.receive(bytes, request_bytes, now);
-        if connection.is_broken() && !was_broken && !was_established {
+        if connection.is_broken() && !was_broken && !connection.had_session() {
             self.platform.emit(Event::HandshakeFailed {});
         }
         self.serve(id);
@@ -194,7 +194,7 @@ impl<'m, P: Platform, W: Workers> Service<'m, P, W> {
     pub fn close(&mut self, id: ConnectionId) {
         let Some(connection) = self.connections.remove(&id) else { return };
         self.cancel(&connection);
-        let had_session = connection.is_established() || connection.has_left();
+        let had_session = connection.had_session();
         drop(connection);
         wipe::stack();
         self.emit(Event::ConnectionClosed { open: self.open_connections() });

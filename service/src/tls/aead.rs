@@ -132,10 +132,10 @@ impl<A: AeadInOut + Send + Sync> MessageEncrypter for Encrypter<A> {
     }
 }
 
-struct Decrypter<A> {
-    cipher: A,
-    iv: Iv,
-    parked: &'static Parked,
+pub(super) struct Decrypter<A> {
+    pub(super) cipher: A,
+    pub(super) iv: Iv,
+    pub(super) parked: &'static Parked,
 }
 
 impl<A: AeadInOut + Send + Sync> MessageDecrypter for Decrypter<A> {

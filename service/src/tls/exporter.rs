@@ -70,7 +70,12 @@ fn export(
 }
 
 /// HKDF-Expand-Label (RFC 8446 §7.1).
-fn expand_label(expander: &dyn HkdfExpander, label: &[u8], context: &[u8], output: &mut [u8]) -> Option<()> {
+pub(super) fn expand_label(
+    expander: &dyn HkdfExpander,
+    label: &[u8],
+    context: &[u8],
+    output: &mut [u8],
+) -> Option<()> {
     const PREFIX: &[u8] = b"tls13 ";
     let length = u16::try_from(output.len()).ok()?.to_be_bytes();
     let label_length = [u8::try_from(PREFIX.len() + label.len()).ok()?];

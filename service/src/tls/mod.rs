@@ -14,6 +14,9 @@ mod parked;
 mod signing;
 mod stream;
 
+#[cfg(test)]
+mod vectors;
+
 use crate::platform::Platform;
 use alloc::boxed::Box;
 use alloc::sync::Arc;

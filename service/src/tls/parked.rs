@@ -46,6 +46,12 @@ impl Parked {
         }
     }
 
+    /// Whether no byte of any record is left.
+    #[cfg(test)]
+    pub(super) fn is_wiped(&self) -> bool {
+        self.length.load(Relaxed) == 0 && self.bytes.iter().all(|byte| byte.load(Relaxed) == 0)
+    }
+
     /// Wipes a record that nobody will take.
     pub(crate) fn discard(&self) {
         let length = self.length.swap(0, Relaxed);
