@@ -55,7 +55,7 @@ pub(super) fn endorse(
 
     let key = endorsement_key(report, &table, policy)?;
     let product = product(&key)?;
-    let Authorities { ark, ask, root } = authorities(&key, product, signing_key, &table, policy)?;
+    let Authorities { ark, ask, root } = authorities(&key, &table, policy)?;
 
     // A development root is for every product, and the policy names that very certificate.
     if root == Root::Amd {
@@ -130,22 +130,16 @@ fn product(key: &Certificate) -> Result<Product, VerifyError> {
 /// development root cannot stand in for one.
 fn authorities(
     key: &Certificate,
-    product: Product,
-    signing_key: SigningKey,
     table: &[(Guid, &[u8])],
     policy: &Policy,
 ) -> Result<Authorities, VerifyError> {
     let parse = Certificate::parse;
     for keys in &roots::AMD {
-        for (signer, der) in [(SigningKey::Vcek, keys.ask), (SigningKey::Vlek, keys.asvk)] {
+        for der in [keys.ask, keys.asvk] {
             let ask = parse(Role::Ask, der)?;
-            if ask.subject() != key.issuer() {
-                continue;
+            if ask.subject() == key.issuer() {
+                return Ok(Authorities { ark: parse(Role::Ark, keys.ark)?, ask, root: Root::Amd });
             }
-            if keys.product != product || signer != signing_key {
-                return Err(key.refuse(Problem::Issuer));
-            }
-            return Ok(Authorities { ark: parse(Role::Ark, keys.ark)?, ask, root: Root::Amd });
         }
     }
 

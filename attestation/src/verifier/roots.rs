@@ -5,11 +5,8 @@
 //! github.com/confidential-dot-ai/attestation-rs (ASVK; commit 67ee36f, MIT), and are the same, byte for byte, in
 //! github.com/google/go-sev-guest (commit af1c107, Apache-2.0). A test holds their SHA-256 fingerprints.
 
-use crate::report::Product;
-
 /// The keys of one product line.
 pub(super) struct ProductKeys {
-    pub(super) product: Product,
     /// AMD root key, self-signed.
     pub(super) ark: &'static [u8],
     /// SEV signing key, which signs VCEKs.
@@ -18,21 +15,19 @@ pub(super) struct ProductKeys {
     pub(super) asvk: &'static [u8],
 }
 
+/// Milan's, Genoa's and Turin's.
 pub(super) const AMD: [ProductKeys; 3] = [
     ProductKeys {
-        product: Product::Milan,
         ark: include_bytes!("roots/milan-ark.der"),
         ask: include_bytes!("roots/milan-ask.der"),
         asvk: include_bytes!("roots/milan-asvk.der"),
     },
     ProductKeys {
-        product: Product::Genoa,
         ark: include_bytes!("roots/genoa-ark.der"),
         ask: include_bytes!("roots/genoa-ask.der"),
         asvk: include_bytes!("roots/genoa-asvk.der"),
     },
     ProductKeys {
-        product: Product::Turin,
         ark: include_bytes!("roots/turin-ark.der"),
         ask: include_bytes!("roots/turin-ask.der"),
         asvk: include_bytes!("roots/turin-asvk.der"),
