@@ -7,7 +7,8 @@
 //!   certificate's key, this very TLS connection and the measured manifest.
 //! * What a client sends is data. It is never parsed for control tokens, it can trigger nothing, and no error, event
 //!   or `Debug` output can hold a piece of it.
-//! * Memory that held plaintext is wiped when it is no longer needed, and all of it when the session ends.
+//! * Memory that held plaintext is wiped when it is no longer needed, and all of it when the session ends. TLS secrets
+//!   need the help of the program around: rustls moves them between boxes, so its allocator must wipe what is freed.
 //! * Every buffer has a bound that the manifest or a constant gives. Whoever exceeds one loses its own connection and
 //!   nobody else's.
 //! * No clock decides anything but timeouts, and a clock that jumps cannot make many of them at once.
