@@ -70,7 +70,7 @@ macro_rules! events {
                 })
             }
 
-            /// The event's name in snake case, stable for scripts.
+            /// The event's name, stable for scripts.
             pub const fn name(self) -> &'static str {
                 match self { $(Self::$name { .. } => stringify!($name),)* }
             }

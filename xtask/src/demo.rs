@@ -17,7 +17,7 @@ pub fn run(chat: Option<PathBuf>) -> Result<()> {
     build::programs()?;
 
     let folder = build::target()?.join("demo");
-    let development = folder.join("development");
+    let state = folder.join("state");
     std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     say("building the image");
     build::image(&folder)?;
@@ -26,10 +26,10 @@ pub fn run(chat: Option<PathBuf>) -> Result<()> {
     let start = Start {
         image: &folder.join("cloister.rom"),
         weights: &build::weights(),
-        arguments: vec!["--state".into(), development.display().to_string()],
+        arguments: vec!["--state".into(), state.display().to_string()],
     };
     let mut guest = Guest::boot(&start)?;
-    let policy = guest::policy(&folder, Some(&development.join("ark.pem")))?;
+    let policy = guest::policy(&folder, Some(&guest::development_root(&state)))?;
 
     let chat = chat.unwrap_or_else(|| build::root().join("models/samples/family-android.txt"));
     say(&format!("summarising the last {LAST} messages of {}", chat.display()));

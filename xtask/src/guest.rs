@@ -150,6 +150,11 @@ pub fn free_port() -> Result<u16> {
         .port())
 }
 
+/// The root of the development chain that `cloister-launch run --state` keeps in `state`.
+pub fn development_root(state: &Path) -> PathBuf {
+    state.join("dev-chain").join("ark.pem")
+}
+
 /// Writes a client policy for an image that was built into `folder` and a model root, and returns its path.
 pub fn policy(folder: &Path, development_root: Option<&Path>) -> Result<PathBuf> {
     let out =

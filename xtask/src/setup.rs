@@ -9,11 +9,23 @@ use std::process::{Command, Stdio};
 struct Tool {
     program: &'static str,
     package: &'static str,
+    /// Arguments with which the program succeeds if it is whole.
+    probe: &'static [&'static str],
 }
 
-const QEMU: Tool = Tool { program: "qemu-system-x86_64", package: "qemu-system-x86" };
-const OPENSSL: Tool = Tool { program: "openssl", package: "openssl" };
-const PYTHON: Tool = Tool { program: "python3", package: "python3" };
+const QEMU: Tool = Tool { program: "qemu-system-x86_64", package: "qemu-system-x86", probe: &["--version"] };
+const OPENSSL: Tool = Tool { program: "openssl", package: "openssl", probe: &["version"] };
+const PYTHON: Tool = Tool { program: "python3", package: "python3", probe: &["--version"] };
+/// Debian's Python has the modules for virtual environments in a package of their own.
+const VENV: Tool =
+    Tool { program: "python3", package: "python3-venv", probe: &["-c", "import ensurepip, venv"] };
+
+impl Tool {
+    fn is_there(&self) -> bool {
+        let probe = Command::new(self.program).args(self.probe).stdin(Stdio::null()).output();
+        probe.is_ok_and(|output| output.status.success())
+    }
+}
 
 /// What `cargo demo` needs.
 pub fn for_demo() -> Result<()> {
@@ -22,18 +34,18 @@ pub fn for_demo() -> Result<()> {
 
 /// What `cargo ci` needs.
 pub fn for_ci() -> Result<()> {
-    install(&[QEMU, OPENSSL, PYTHON])
+    install(&[QEMU, OPENSSL, PYTHON, VENV])
 }
 
 fn install(tools: &[Tool]) -> Result<()> {
-    let missing: Vec<&Tool> = tools.iter().filter(|tool| !on_path(tool.program)).collect();
+    let missing: Vec<&Tool> = tools.iter().filter(|tool| !tool.is_there()).collect();
     if missing.is_empty() {
         return Ok(());
     }
     let packages: Vec<&str> = missing.iter().map(|tool| tool.package).collect();
     let command = format!("apt-get install --no-install-recommends {}", packages.join(" "));
     let programs: Vec<&str> = missing.iter().map(|tool| tool.program).collect();
-    if !Path::new("/etc/debian_version").exists() || !on_path("apt-get") {
+    if !Path::new("/etc/debian_version").exists() {
         bail!(
             "missing: {}. Install them with this system's package manager (Debian's packages are {}) and run this again",
             programs.join(", "),
@@ -59,9 +71,4 @@ fn install(tools: &[Tool]) -> Result<()> {
 fn is_root() -> bool {
     let id = Command::new("id").arg("-u").output();
     id.is_ok_and(|output| output.stdout.trim_ascii() == b"0")
-}
-
-fn on_path(program: &str) -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
 }

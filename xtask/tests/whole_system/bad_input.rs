@@ -60,14 +60,22 @@ fn b7_b10_b12_evidence_that_does_not_fit_the_policy_is_rejected() {
 #[test]
 fn b9_an_expired_or_foreign_vcek_is_rejected() {
     let fixture = Fixture::get();
-    let genuine = fixture.state().join("ark.pem");
+    let (honest, _) = fixture.boot(&[]);
+    drop(honest);
+    let genuine = fixture.root();
     let foreign = tempfile::tempdir().unwrap();
     let expired = tempfile::tempdir().unwrap();
     let year = Duration::from_secs(365 * 24 * 3600);
     let now = SystemTime::now();
-    Chain::generate(now).unwrap().save(foreign.path()).unwrap();
-    Chain::generate(now - 30 * year).unwrap().save(expired.path()).unwrap();
-    let expired_root = expired.path().join("ark.pem");
+    let save = |chain: Chain, state: &tempfile::TempDir| {
+        let root = guest::development_root(state.path());
+        let folder = root.parent().unwrap();
+        std::fs::create_dir_all(folder).unwrap();
+        chain.save(folder).unwrap();
+        root
+    };
+    save(Chain::generate(now).unwrap(), &foreign);
+    let expired_root = save(Chain::generate(now - 30 * year).unwrap(), &expired);
 
     for (state, root, expected) in [(&foreign, &genuine, "signature"), (&expired, &expired_root, "expired")] {
         let start = fixture.start(Box::leak(build::weights().into_boxed_path()), state.path(), &[]);

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::OnceLock;
-use xtask::guest::{Guest, Start};
+use xtask::guest::{Guest, Start, development_root};
 use xtask::{build, guest};
 
 /// An image with all that goes with it.
@@ -31,15 +31,20 @@ impl Fixture {
         self.folder.join("cloister.rom")
     }
 
-    /// The launcher's state, with the development chain in it.
+    /// The launcher's state; it keeps the development chain in it.
     pub fn state(&self) -> PathBuf {
         self.folder.join("development")
+    }
+
+    /// The model's root, once a guest was booted.
+    pub fn root(&self) -> PathBuf {
+        development_root(&self.state())
     }
 
     /// Boots a guest with the default model, and gives the policy that accepts it.
     pub fn boot(&self, arguments: &[&str]) -> (Guest, PathBuf) {
         let guest = Guest::boot(&self.start(&build::weights(), &self.state(), arguments)).unwrap();
-        let policy = guest::policy(&self.folder, Some(&self.state().join("ark.pem"))).unwrap();
+        let policy = guest::policy(&self.folder, Some(&self.root())).unwrap();
         (guest, policy)
     }
 
