@@ -220,3 +220,53 @@ fn unknown_connections_are_ignored() {
     assert!(world.service.pending(peer.id).is_empty() && world.service.wants_close(peer.id));
     let _ = Client::new(&world.config);
 }
+
+mod altered {
+    //! Whatever a client sends, it can only end its own connection.
+    use super::*;
+    use proptest::prelude::*;
+    use std::cell::RefCell;
+
+    thread_local! {
+        // One service for all cases: that it survives them is what is tested.
+        static WORLD: RefCell<World> = RefCell::new(World::new());
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(200))]
+
+        #[test]
+        fn a17_altered_flights_never_make_the_service_panic(
+            flight in 0usize..3, changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+            cut in proptest::option::of(any::<prop::sample::Index>()), pieces in 1usize..5,
+        ) {
+            WORLD.with_borrow_mut(|world| {
+                let mut peer = world.open();
+                for at in 0..=flight {
+                    if at == 2 && !peer.client.tls.is_handshaking() {
+                        peer.client.write(&post("/v1/evidence", &[1; 32]));
+                    }
+                    let mut bytes = peer.client.outgoing();
+                    if at == flight && !bytes.is_empty() {
+                        for (index, byte) in &changes {
+                            let index = index.index(bytes.len());
+                            bytes[index] = *byte;
+                        }
+                        if let Some(cut) = &cut {
+                            bytes.truncate(cut.index(bytes.len()));
+                        }
+                    }
+                    for piece in bytes.chunks(bytes.len().div_ceil(pieces).max(1)) {
+                        world.service.receive(peer.id, piece);
+                    }
+                    world.service.step();
+                    let pending = world.service.pending(peer.id).to_vec();
+                    world.service.sent(peer.id, pending.len());
+                    peer.client.take(&pending);
+                }
+                world.service.close(peer.id);
+                world.service.step();
+            });
+        }
+    }
+}
