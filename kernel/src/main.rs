@@ -82,7 +82,7 @@ fn run() -> OrFatal<Infallible> {
     let (address, connections) = (manifest.network, manifest.limits.connections);
     let rejected = |_| Fatal::new(Termination::ModelRejected, 1);
     let service = Service::new(guest, manifest, model, SingleThread).map_err(rejected)?;
-    let mut connections_of = Connections(service);
+    let mut clients = Connections(service);
     let mut seed = [0; 8];
     random::fill(&mut seed).map_err(|_| Fatal::new(Termination::Entropy, 1))?;
     let mac = card.mac();
@@ -91,13 +91,13 @@ fn run() -> OrFatal<Infallible> {
     emit(Event::Listening { port: address.port.into() });
 
     loop {
-        let moved = server.poll(&mut card, &mut connections_of, clock::now_ms());
+        let moved = server.poll(&mut card, &mut clients, clock::now_ms());
         card.flush();
         if card.is_dead() {
             return Err(device_failure(DeviceError::Dead, DeviceKind::Network));
         }
-        let worked = connections_of.0.step();
-        if connections_of.0.platform().session_was_wiped() {
+        let worked = clients.0.step();
+        if clients.0.platform().session_was_wiped() {
             stack::wipe_unused();
         }
         if !moved && !worked {
@@ -135,6 +135,7 @@ fn model(
     };
     let weights: &'static [u8] =
         weights::load(&mut PatientDisk { block, patience }, &manifest.model, arena, emit)?;
+    memory::freeze(weights);
     emit(Event::WeightsVerified { bytes: manifest.model.weights_bytes });
     let model = Model::load(weights).map_err(|_| Fatal::new(Termination::ModelRejected, 0))?;
     Ok(Box::leak(Box::new(model)))

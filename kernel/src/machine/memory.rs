@@ -2,14 +2,14 @@
 
 use super::paging::{Mapper, Owner};
 use super::shared::SharedRun;
-use super::{ghcb, heap, instructions};
+use super::{ghcb, heap, instructions, paging};
 use core::cell::RefCell;
 use core::ops::Range;
 use core::ptr;
 use critical_section::Mutex;
 use kernel::fatal::OrFatal;
 use kernel::memory::accept::{self, Frames, Validation};
-use kernel::memory::layout::Layout;
+use kernel::memory::layout::{FRAME, Layout};
 use kernel::snp::ghcb::{PageChange, PageState};
 
 /// Every frame that was ever taken.
@@ -76,9 +76,8 @@ pub fn start(layout: &Layout, touch: bool) -> OrFatal<Memory> {
             let (start, size) = parts(&layout.shared);
             let mut shared = SharedRun::new(start as u64, size);
             shared.clear();
+            // Whatever bytes the frames hold are values: no Rust allocation made them, so none of them is uninitialised.
             let (start, size) = parts(&layout.weights);
-            // Bytes of any value are bytes; the fence that `wipe` is makes them so for the compiler too.
-            ptr::write_bytes(start, 0, size);
             Ok(Memory { shared, weights: core::slice::from_raw_parts_mut(start, size) })
         }
     })
@@ -86,4 +85,12 @@ pub fn start(layout: &Layout, touch: bool) -> OrFatal<Memory> {
 
 fn parts(range: &Range<u64>) -> (*mut u8, usize) {
     (range.start as *mut u8, (range.end - range.start) as usize)
+}
+
+/// Makes memory that was filled once unchangeable.
+pub fn freeze(bytes: &'static [u8]) {
+    let start = bytes.as_ptr() as u64;
+    for frame in (start..start + bytes.len() as u64).step_by(FRAME as usize) {
+        paging::make_read_only(frame);
+    }
 }

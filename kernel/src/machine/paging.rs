@@ -14,6 +14,7 @@ const WRITABLE: u64 = 1 << 1;
 const LARGE: u64 = 1 << 7;
 const PRIVATE: u64 = 1 << C_BIT;
 const NO_EXECUTE: u64 = 1 << 63;
+/// Bits 50 to 12: an address below the C-bit.
 const ADDRESS: u64 = 0x0007_ffff_ffff_f000;
 
 /// Whose a mapping is.
@@ -78,6 +79,24 @@ impl Mapper {
         self.next += TABLE;
         write(entry, table | PRESENT | WRITABLE | PRIVATE);
         Ok(table)
+    }
+}
+
+/// Takes the right to write from the frame at `address`, if there is one. There is then no way back.
+pub fn make_read_only(address: u64) {
+    let mut entry = image::tables() + 8 * (address >> 39 & 0x1ff);
+    for shift in [30, 21] {
+        let table = read(entry);
+        if table & PRESENT == 0 {
+            return;
+        }
+        entry = (table & ADDRESS) + 8 * (address >> shift & 0x1ff);
+    }
+    let frame = read(entry);
+    if frame & PRESENT != 0 && frame & LARGE != 0 {
+        write(entry, frame & !WRITABLE);
+        // SAFETY: the translation stays; a write that this forbids ends the VM.
+        unsafe { instructions::invlpg(address) };
     }
 }
 

@@ -1,14 +1,30 @@
-//! Wiping what calls left on the stack (REQUIREMENTS A20).
+//! Wiping what calls left on the stack and in registers (REQUIREMENTS A20).
 
 use super::image;
+use crate::CPUID;
 use core::arch::asm;
 
-/// Zeroes the unused part of the main stack, and the vector registers. What is in use belongs to callers that are still
+/// The processor's state after reset, as XRSTOR and FXRSTOR read it (APM vol. 2, §11.5): no component is marked as saved, so
+/// each takes its initial value; control words are those of the ABI.
+#[repr(C, align(64))]
+struct InitialState([u8; 576]);
+
+static INITIAL_STATE: InitialState = {
+    let mut area = [0; 576];
+    let (fcw, mxcsr) = (0x037f_u16.to_le_bytes(), 0x1f80_u32.to_le_bytes());
+    area[0] = fcw[0];
+    area[1] = fcw[1];
+    area[24] = mxcsr[0];
+    area[25] = mxcsr[1];
+    InitialState(area)
+};
+
+/// Zeroes the unused part of the main stack, and every vector register. What is in use belongs to callers that are still
 /// running: the boot and the main loop, which hold no text of a session.
 #[inline(never)]
 pub fn wipe_unused() {
-    // SAFETY: from the stack's bottom to RSP nothing is in use (the image is built without a red zone, and this function
-    // is not interrupted). The registers are declared as clobbered by the `C` ABI.
+    // SAFETY: from the stack's bottom to RSP nothing is in use: the image is built without a red zone, and exceptions have
+    // stacks of their own.
     unsafe {
         asm!(
             "mov rcx, rsp",
@@ -16,24 +32,21 @@ pub fn wipe_unused() {
             "shr rcx, 3",
             "xor eax, eax",
             "rep stosq",
-            "xorps xmm0, xmm0",
-            "xorps xmm1, xmm1",
-            "xorps xmm2, xmm2",
-            "xorps xmm3, xmm3",
-            "xorps xmm4, xmm4",
-            "xorps xmm5, xmm5",
-            "xorps xmm6, xmm6",
-            "xorps xmm7, xmm7",
-            "xorps xmm8, xmm8",
-            "xorps xmm9, xmm9",
-            "xorps xmm10, xmm10",
-            "xorps xmm11, xmm11",
-            "xorps xmm12, xmm12",
-            "xorps xmm13, xmm13",
-            "xorps xmm14, xmm14",
-            "xorps xmm15, xmm15",
             inout("rdi") image::main_stack_bottom() => _,
-            clobber_abi("C"),
+            out("rcx") _,
+            out("rax") _,
         );
+    }
+    let states = CPUID.get().map_or(0, |cpuid| cpuid.xcr0());
+    let area = &raw const INITIAL_STATE;
+    // SAFETY: the area is aligned and has the form that both instructions expect; all registers that they write are
+    // clobbered by the ABI, and the states are those that XCR0 enables.
+    unsafe {
+        if states == 0 {
+            asm!("fxrstor64 [{}]", in(reg) area, clobber_abi("C"), options(nostack));
+        } else {
+            let (low, high) = (states as u32, (states >> 32) as u32);
+            asm!("xrstor64 [{}]", in(reg) area, in("eax") low, in("edx") high, clobber_abi("C"), options(nostack));
+        }
     }
 }
