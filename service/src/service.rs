@@ -306,7 +306,7 @@ impl<'m, P: Platform, W: Workers> Service<'m, P, W> {
     fn sampling(&self, request: &ChatRequest) -> Result<Sampling, Refusal> {
         let temperature = request.temperature.unwrap_or(0.0);
         let top_p = request.top_p.unwrap_or(1.0);
-        if !(0.0..=2.0).contains(&temperature) || !(0.0 < top_p && top_p <= 1.0) {
+        if !((0.0..=2.0).contains(&temperature) && 0.0 < top_p && top_p <= 1.0) {
             return Err(BAD_SAMPLING);
         }
         let seed = match request.seed {

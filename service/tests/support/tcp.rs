@@ -31,10 +31,7 @@ pub fn serve(service: &mut TestService, listener: &TcpListener, mut until: impl 
                 }
                 Err(error) => error.kind() != ErrorKind::WouldBlock,
             };
-            let sent = match stream.write(service.pending(*id)) {
-                Ok(count) => count,
-                Err(_) => 0,
-            };
+            let sent = stream.write(service.pending(*id)).unwrap_or_default();
             worked |= sent > 0;
             service.sent(*id, sent);
             let over = gone || service.wants_close(*id);
