@@ -28,6 +28,7 @@ mod platform;
 pub mod prompt;
 mod requests;
 mod service;
+mod task;
 mod tls;
 mod utf8;
 mod wipe;

@@ -1,14 +1,12 @@
 //! The service: connections, evidence, tasks and the engine, brought together one step at a time.
 
-use crate::answer::{Answer, Shape};
+use crate::answer::Answer;
 use crate::certificate::{Identity, IdentityError};
 use crate::clock::Clock;
 use crate::connection::{Claim, Connection, Request, Route};
 use crate::http::{Refusal, Status};
-use crate::json::NotJson;
 use crate::platform::{AttestError, Platform};
-use crate::prompt;
-use crate::requests::{ChatRequest, SummarizeRequest};
+use crate::task;
 use crate::tls::Tls;
 use crate::wipe::{self, WipedBuffer};
 use alloc::boxed::Box;
@@ -21,8 +19,7 @@ use attestation::manifest::{Manifest, ManifestDigest};
 use attestation::report_data;
 use core::fmt::{self, Write};
 use inference::{
-    FinishReason, Generation, GenerationId, Limits, LimitsError, Model, Output, OutputKind, Sampling,
-    Scheduler, SubmitError, Tokenizer, Workers,
+    FinishReason, GenerationId, Limits, LimitsError, Model, Output, OutputKind, Scheduler, Tokenizer, Workers,
 };
 use wire::event::{Event, RequestEnd};
 use wire::task::ErrorCode;
@@ -258,14 +255,10 @@ impl<'m, P: Platform, W: Workers> Service<'m, P, W> {
 
     /// Hands a task to the engine.
     fn begin(&mut self, id: ConnectionId, route: Route, body: &WipedBuffer) -> Result<(), Refusal> {
-        let task = match route {
-            Route::Evidence => return Err(INTERNAL),
-            Route::Summarize => self.summarize(body)?,
-            Route::Chat => self.chat(body)?,
-        };
+        let task = task::prepare(route, body.as_slice(), &self.manifest, self.tokenizer, self.tls.random)?;
         let prompt_tokens = u32::try_from(task.generation.prompt.len()).unwrap_or(u32::MAX);
         let name = self.completion_id()?;
-        let generation = self.scheduler.submit(task.generation).map_err(refusal)?;
+        let generation = self.scheduler.submit(task.generation).map_err(task::refusal)?;
         self.emit(Event::RequestStarted { tokens: prompt_tokens });
         let model = self.manifest.model.name.clone();
         match self.connections.get_mut(&id) {
@@ -278,69 +271,10 @@ impl<'m, P: Platform, W: Workers> Service<'m, P, W> {
         Ok(())
     }
 
-    fn summarize(&self, body: &WipedBuffer) -> Result<Task, Refusal> {
-        let request = SummarizeRequest::read(body.as_slice()).map_err(|NotJson| NOT_SUMMARIZE)?;
-        let instruction = &self.manifest.task("summarize").ok_or(NO_TASK)?.instruction;
-        if request.messages.is_empty() {
-            return Err(NO_MESSAGES);
-        }
-        let prompt = prompt::summarize(&request, instruction, &self.manifest, self.tokenizer);
-        Ok(Task {
-            shape: Shape::Task,
-            generation: self.generation(prompt, request.max_tokens, Sampling::default())?,
-        })
-    }
-
-    fn chat(&self, body: &WipedBuffer) -> Result<Task, Refusal> {
-        let request = ChatRequest::read(body.as_slice()).map_err(|NotJson| NOT_CHAT)?;
-        let instruction = &self.manifest.task("chat").ok_or(NO_TASK)?.instruction;
-        if request.messages.is_empty() {
-            return Err(NO_MESSAGES);
-        }
-        let sampling = self.sampling(&request)?;
-        let prompt = prompt::chat(&request, instruction, &self.manifest, self.tokenizer);
-        let shape = if request.stream { Shape::ChatStream } else { Shape::ChatWhole };
-        Ok(Task { shape, generation: self.generation(prompt, request.max_tokens, sampling)? })
-    }
-
-    fn sampling(&self, request: &ChatRequest) -> Result<Sampling, Refusal> {
-        let temperature = request.temperature.unwrap_or(0.0);
-        let top_p = request.top_p.unwrap_or(1.0);
-        if !((0.0..=2.0).contains(&temperature) && 0.0 < top_p && top_p <= 1.0) {
-            return Err(BAD_SAMPLING);
-        }
-        let seed = match request.seed {
-            Some(seed) => seed,
-            None => {
-                let mut seed = [0; 8];
-                self.tls.random.fill(&mut seed).map_err(|_| INTERNAL)?;
-                u64::from_le_bytes(seed)
-            }
-        };
-        Ok(Sampling { temperature, top_p, seed, ..Sampling::default() })
-    }
-
-    fn generation(
-        &self,
-        mut prompt: prompt::Prompt,
-        max_tokens: Option<u32>,
-        sampling: Sampling,
-    ) -> Result<Generation, Refusal> {
-        let limit = self.manifest.limits.output_tokens;
-        let max_tokens = match max_tokens {
-            Some(0) => return Err(NO_TOKENS),
-            Some(wanted) => wanted.min(limit),
-            None => limit,
-        };
-        // The engine takes the tokens over and wipes them when the generation ends.
-        let prompt = core::mem::take(&mut *prompt);
-        Ok(Generation { prompt, max_tokens, stop: self.manifest.template.stop.clone(), sampling })
-    }
-
     /// 96 random bits in hexadecimal: a counter would tell one client how many others there are.
     fn completion_id(&self) -> Result<String, Refusal> {
         let mut random = [0; 12];
-        self.tls.random.fill(&mut random).map_err(|_| INTERNAL)?;
+        self.tls.random.fill(&mut random).map_err(|_| task::INTERNAL)?;
         let mut id = String::with_capacity(24);
         for byte in random {
             let _ = write!(id, "{byte:02x}");
@@ -407,9 +341,12 @@ impl<'m, P: Platform, W: Workers> Service<'m, P, W> {
         }
         let mut outputs = core::mem::take(&mut self.outputs);
         self.scheduler.step(&mut outputs);
-        for output in outputs.drain(..) {
-            self.deliver(output);
+        for output in &mut outputs {
+            self.deliver(*output);
+            // The next step writes over this place, but nobody knows when that will be.
+            output.kind = OutputKind::Finished(FinishReason::Stop);
         }
+        outputs.clear();
         self.outputs = outputs;
         true
     }
@@ -464,50 +401,8 @@ impl<'m, P: Platform, W: Workers> Service<'m, P, W> {
     }
 }
 
-/// What a request asks of the engine, and the form of its answer.
-struct Task {
-    shape: Shape,
-    generation: Generation,
-}
-
-fn refusal(error: SubmitError) -> Refusal {
-    match error {
-        SubmitError::PromptTooLong { tokens, limit } => TOO_LONG.with_numbers(tokens as u64, limit as u64),
-        SubmitError::Busy => BUSY,
-        // The service checks or makes all of these itself.
-        SubmitError::EmptyPrompt | SubmitError::TokenOutOfRange { .. } => INTERNAL,
-    }
-}
-
-const fn bad(message: &'static str) -> Refusal {
-    Refusal::new(Status::BadRequest, ErrorCode::BadRequest, message)
-}
-
-const NOT_SUMMARIZE: Refusal = bad(
-    "the body must be JSON: an object with `messages`, a list of objects with `sender` and `text`, and optionally `max_tokens`",
-);
-const NOT_CHAT: Refusal = bad(
-    "the body must be JSON: an object with `messages`, a list of objects with `role` and `content`, both text; see the OpenAI chat completion API",
-);
-const NO_MESSAGES: Refusal = bad("there are no messages; send at least one");
-const NO_TOKENS: Refusal = bad("`max_tokens` must be at least 1");
-const BAD_SAMPLING: Refusal = bad("`temperature` must be from 0 to 2, and `top_p` above 0 and at most 1");
-const NO_TASK: Refusal =
-    Refusal::new(Status::NotFound, ErrorCode::NotFound, "this image does not serve that task");
-const TOO_LONG: Refusal = Refusal::new(
-    Status::Unprocessable,
-    ErrorCode::PromptTooLong,
-    "the prompt has more tokens than the model's context takes; send fewer or shorter messages",
-);
-const BUSY: Refusal =
-    Refusal::new(Status::Unavailable, ErrorCode::Busy, "all sessions are taken; try again in a moment");
 const NO_REPORT: Refusal = Refusal::new(
     Status::Unavailable,
     ErrorCode::Internal,
     "the AMD-SP gave no report, so there is no evidence; try again, or ask the operator",
-);
-const INTERNAL: Refusal = Refusal::new(
-    Status::Internal,
-    ErrorCode::Internal,
-    "the guest failed, which is a defect; please report it to the image's authors",
 );
