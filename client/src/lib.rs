@@ -11,3 +11,4 @@ pub mod export;
 pub mod policy;
 pub mod session;
 pub mod task;
+pub mod text;

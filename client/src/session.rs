@@ -1,8 +1,9 @@
 //! An attested TLS session with a guest.
 
+use crate::text::printable;
 use attestation::report_data::{EXPORTER_LABEL, EXPORTER_LEN, Exporter, NONCE_LEN, Nonce};
 use attestation::verifier::{Policy, Verdict, VerifyError, verify_certificate, verify_fresh};
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper::{Request, Response, StatusCode, header};
@@ -21,6 +22,8 @@ use wire::task::{ErrorBody, ErrorCode};
 
 /// Most bytes of an answer that is not a stream: evidence with its certificates, or an error.
 const ANSWER_BYTES: usize = 2 * attestation::evidence::MAX_ENCODED;
+/// Most characters that are shown of what a guest says about a refusal.
+const REASON_CHARS: usize = 300;
 
 /// Why there is no session, or why it ended.
 #[derive(Debug, thiserror::Error)]
@@ -67,8 +70,25 @@ pub enum SessionError {
 }
 
 impl From<hyper::Error> for SessionError {
-    fn from(_: hyper::Error) -> Self {
-        Self::Broken
+    fn from(error: hyper::Error) -> Self {
+        if error.is_parse() { Self::Malformed } else { Self::Broken }
+    }
+}
+
+impl SessionError {
+    /// The same refusal in this program's words: whoever refuses evidence is not known to be a guest, and has no say
+    /// in what a person reads.
+    fn in_own_words(self) -> Self {
+        match self {
+            Self::Refused { code, .. } => {
+                let message = match code {
+                    Some(ErrorCode::Busy) => "it is busy; try again later",
+                    _ => "it gave no evidence, so nothing was sent; its operator's events say more",
+                };
+                Self::Refused { code, message: message.into() }
+            }
+            other => other,
+        }
     }
 }
 
@@ -145,7 +165,8 @@ impl Session {
             "application/octet-stream",
             nonce.to_vec(),
         )
-        .await?;
+        .await
+        .map_err(SessionError::in_own_words)?;
         let evidence = whole(response, patience).await?;
         let verdict = verify_fresh(&evidence, &nonce, &certificate, &exporter, &policy, SystemTime::now())?;
         Ok(Self { sender, host, verdict, patience })
@@ -193,15 +214,21 @@ async fn send(
     let status = response.status();
     let body = whole(response, patience).await?;
     Err(match serde_json::from_slice::<ErrorBody>(&body) {
-        Ok(ErrorBody { error }) => SessionError::Refused { code: Some(error.code), message: error.message },
-        Err(_) => SessionError::Refused { code: None, message: format!("HTTP status {status}") },
+        Ok(ErrorBody { error }) => {
+            let message = printable(&error.message).chars().take(REASON_CHARS).collect();
+            SessionError::Refused { code: Some(error.code), message }
+        }
+        Err(_) => SessionError::Refused { code: None, message: format!("HTTP status {}", status.as_u16()) },
     })
 }
 
 async fn whole(response: Response<Incoming>, patience: Duration) -> Result<Bytes, SessionError> {
     let body = Limited::new(response.into_body(), ANSWER_BYTES);
     let collected = timeout(patience, body.collect()).await.map_err(|_| SessionError::Silent(patience))?;
-    Ok(collected.map_err(|_| SessionError::Broken)?.to_bytes())
+    let collected = collected.map_err(|error| {
+        if error.is::<LengthLimitError>() { SessionError::Malformed } else { SessionError::Broken }
+    })?;
+    Ok(collected.to_bytes())
 }
 
 /// TLS 1.3 only, the hybrid key exchange first, nothing resumed (REQUIREMENTS B11).
