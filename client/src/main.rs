@@ -11,7 +11,7 @@ fn main() -> ExitCode {
     match cli::run(arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("error: {failure}");
+            cli::error(&failure);
             ExitCode::from(failure.exit_code())
         }
     }

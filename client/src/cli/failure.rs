@@ -30,6 +30,9 @@ pub enum Failure {
     /// The session.
     #[error(transparent)]
     Session(#[from] SessionError),
+    /// The result has nowhere to go.
+    #[error("cannot write the result: {0}")]
+    Output(io::Error),
     /// The asynchronous runtime did not start.
     #[error("this device cannot start network operations: {0}")]
     Runtime(io::Error),
@@ -48,7 +51,7 @@ impl Failure {
                 SessionError::Broken | SessionError::Silent(_) | SessionError::Malformed => 8,
                 SessionError::Random => 9,
             },
-            Self::Runtime(_) => 9,
+            Self::Output(_) | Self::Runtime(_) => 9,
         }
     }
 }

@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand};
 use client::session::Session;
 use client::{export, policy, task};
 pub use failure::Failure;
+pub use show::error;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -66,7 +67,7 @@ enum Command {
 #[derive(Args)]
 struct Server {
     /// Address of the guest.
-    #[arg(long, value_name = "HOST:PORT")]
+    #[arg(long, value_name = "HOST:PORT", value_parser = address)]
     server: String,
     /// What evidence to accept; see `cloister policy`.
     #[arg(long)]
@@ -85,17 +86,30 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Summarize { chat, last, max_tokens, server } => {
             // The chat is read before the network is touched: a wrong file is the commoner mistake.
             let request = request(&chat, last as usize, max_tokens)?;
-            runtime()?.block_on(summarize(request, server))
+            wait_for(summarize(request, server))
         }
-        Command::Verify { server } => runtime()?.block_on(verify(server)),
+        Command::Verify { server } => wait_for(verify(server)),
         Command::Policy { digests, development_root, out } => {
             Ok(policy::write(&digests, development_root.as_deref(), &out)?)
         }
     }
 }
 
-fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::Runtime)
+fn wait_for(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(Failure::Runtime)?;
+    let result = runtime.block_on(command);
+    // A name that is still being looked up must not hold up the end.
+    runtime.shutdown_background();
+    result
+}
+
+/// An address with a host and a port; whether they exist is found out later.
+fn address(text: &str) -> Result<String, &'static str> {
+    match text.rsplit_once(':') {
+        Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => Ok(text.to_owned()),
+        _ => Err("give a host and a port, such as guest.example:443"),
+    }
 }
 
 fn request(
@@ -127,22 +141,31 @@ async fn summarize(request: SummarizeRequest, server: Server) -> Result<(), Fail
     })
     .await;
     progress.finish();
-    answer.end();
+    let shown = answer.end().map_err(Failure::Output);
+    if result.is_err() && !server.json && !answer.whole().is_empty() {
+        // Whoever reads a part of an answer must see where it comes from, too; why it is a part is told below.
+        let _ = show::verdict(session.verdict());
+    }
     let done = result?;
+    shown?;
+    let complete = done.reason == wire::task::FinishReason::Stop;
     let sent = request.messages.len();
     if server.json {
         show::json(&serde_json::json!({
             "summary": answer.whole(),
-            "complete": done.reason == wire::task::FinishReason::Stop,
+            "complete": complete,
             "messages_sent": sent,
             "prompt_tokens": done.prompt_tokens,
             "completion_tokens": done.completion_tokens,
             "evidence": show::verdict_json(session.verdict()),
-        }));
+        }))
     } else {
-        show::verdict(session.verdict());
+        if !complete {
+            show::note("the summary reached its length limit and may end early");
+        }
+        show::verdict(session.verdict())
     }
-    Ok(())
+    .map_err(Failure::Output)
 }
 
 async fn verify(server: Server) -> Result<(), Failure> {
@@ -150,9 +173,9 @@ async fn verify(server: Server) -> Result<(), Failure> {
     let session = connect(&server, &progress).await?;
     progress.finish();
     if server.json {
-        show::json(&serde_json::json!({ "evidence": show::verdict_json(session.verdict()) }));
+        show::json(&serde_json::json!({ "evidence": show::verdict_json(session.verdict()) }))
     } else {
-        show::verdict(session.verdict());
+        show::verdict(session.verdict())
     }
-    Ok(())
+    .map_err(Failure::Output)
 }

@@ -1,10 +1,12 @@
 //! What a person sees: progress on standard error, the answer and the evidence on standard output.
 
+use super::Failure;
 use attestation::verifier::Verdict;
 use client::session::Step;
+use client::text::printable;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
-use std::io::Write;
+use std::io::{self, Write};
 use std::time::Duration;
 
 /// A spinner that says what is waited for; invisible where standard error is no terminal.
@@ -47,40 +49,61 @@ impl Progress {
 pub struct Answer {
     whole: String,
     quiet: bool,
+    written: io::Result<()>,
 }
 
 impl Answer {
     /// Shows text as it comes, or only collects it.
     pub fn new(quiet: bool) -> Self {
-        Self { whole: String::new(), quiet }
+        Self { whole: String::new(), quiet, written: Ok(()) }
     }
 
-    /// More text. Control characters are left out: a model's output must not steer a terminal.
+    /// More text, without what a model's output could steer a terminal with.
     pub fn text(&mut self, text: &str) {
-        let clean: String = text.chars().filter(|c| !c.is_control() || matches!(c, '\n' | '\t')).collect();
-        if !self.quiet {
-            print!("{clean}");
-            let _ = std::io::stdout().flush();
-        }
+        let clean = printable(text);
+        self.write(&clean);
         self.whole.push_str(&clean);
     }
 
-    /// The text is over, complete or not.
-    pub fn end(&self) {
-        if !self.quiet && !self.whole.is_empty() && !self.whole.ends_with('\n') {
-            println!();
+    /// The text is over, complete or not; says whether all of it could be shown.
+    pub fn end(&mut self) -> io::Result<()> {
+        if !self.whole.is_empty() && !self.whole.ends_with('\n') {
+            self.write("\n");
         }
+        std::mem::replace(&mut self.written, Ok(()))
     }
 
     /// All of it.
     pub fn whole(&self) -> &str {
         self.whole.trim()
     }
+
+    fn write(&mut self, text: &str) {
+        if !self.quiet && self.written.is_ok() {
+            let mut out = io::stdout();
+            self.written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+        }
+    }
+}
+
+/// A failure, on standard error.
+pub fn error(failure: &Failure) {
+    say("error", &failure.to_string());
+}
+
+/// Something that is good to know, on standard error.
+pub fn note(text: &str) {
+    say("note", text);
+}
+
+fn say(kind: &str, text: &str) {
+    // Where there is no standard error, nobody can be told so.
+    let _ = writeln!(io::stderr(), "{kind}: {}", printable(text));
 }
 
 /// The three lines of evidence.
-pub fn verdict(verdict: &Verdict) {
-    println!("{verdict}");
+pub fn verdict(verdict: &Verdict) -> io::Result<()> {
+    writeln!(io::stdout(), "{}", printable(&verdict.to_string()))
 }
 
 /// The evidence for programs.
@@ -100,6 +123,6 @@ pub fn verdict_json(verdict: &Verdict) -> Value {
 }
 
 /// Prints one JSON object.
-pub fn json(value: &Value) {
-    println!("{value:#}");
+pub fn json(value: &Value) -> io::Result<()> {
+    writeln!(io::stdout(), "{value:#}")
 }
