@@ -50,3 +50,40 @@ fn b11_openssl_completes_a_tls13_handshake_and_no_older_one() {
     let old = tls::handshake(&guest.server(), &["-tls1_2"]);
     assert!(!old.status.success(), "TLS 1.2 is refused");
 }
+
+#[test]
+fn the_guest_speaks_the_openai_chat_api() {
+    let (guest, _) = Fixture::get().boot(&[]);
+    let mut session = tls::RawSession::connect(&guest.server());
+    let post = |path: &str, body: &[u8]| {
+        let head = format!("POST {path} HTTP/1.1\r\nHost: guest\r\nContent-Length: {}\r\n\r\n", body.len());
+        [head.as_bytes(), body].concat()
+    };
+    let chat = |stream: bool| {
+        let request = serde_json::json!({
+            "model": "cloister-mini",
+            "messages": [{ "role": "user", "content": "Nadia: dinner at Luigi's at 17:42?" }],
+            "max_tokens": 8,
+            "stream": stream,
+        });
+        post(wire::path::CHAT_COMPLETIONS, request.to_string().as_bytes())
+    };
+
+    session.send(&chat(false));
+    session.wait_for("evidence_required");
+    session.send(&post(wire::path::EVIDENCE, &[7; 32]));
+    session.wait_for("200 OK");
+    session.send(&chat(false));
+    let received = session.wait_for("\"usage\"");
+    let json = &received[received.find("{\"id\"").expect("a chat completion")..];
+    let completion: serde_json::Value =
+        serde_json::Deserializer::from_str(json).into_iter().next().unwrap().unwrap();
+    assert_eq!(completion["object"], "chat.completion");
+    assert_eq!(completion["choices"][0]["message"]["role"], "assistant");
+    assert!(completion["usage"]["completion_tokens"].as_u64().unwrap() <= 8);
+
+    session.send(&chat(true));
+    let received = session.wait_for("[DONE]");
+    assert!(received.contains("\"object\":\"chat.completion.chunk\""), "{received}");
+    session.close();
+}
