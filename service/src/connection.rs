@@ -13,7 +13,8 @@ use inference::GenerationId;
 use wire::task::ErrorCode;
 use zeroize::Zeroizing;
 
-/// Once so many bytes wait for the network, nothing more is encrypted until some have left.
+/// Once so many bytes wait for the network, nothing more is encrypted until some have left; and once so many wait to be
+/// encrypted, no further request is taken up. A client that asks and does not read so costs a bounded amount of memory.
 const MAX_OUTGOING: usize = 16 * 1024;
 /// Plaintext of one record that is sent.
 const RECORD: usize = 4 * 1024;
@@ -138,7 +139,7 @@ impl Connection {
         request_bytes: usize,
         refused: &mut dyn FnMut(),
     ) -> Option<Request> {
-        while !self.closing && matches!(self.exchange, Exchange::None) {
+        while !self.closing && matches!(self.exchange, Exchange::None) && self.reply.len() < MAX_OUTGOING {
             let head = match parse(self.received.as_slice()) {
                 Parsed::Incomplete => return None,
                 Parsed::Head(head) => head,

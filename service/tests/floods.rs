@@ -4,7 +4,7 @@ mod support;
 use support::client::post;
 use support::model::{self, Ending};
 use support::world::{Peer, World};
-use wire::event::Event;
+use wire::event::{Event, RequestEnd};
 
 const TASK: &[u8] = br#"{"messages":[{"sender":"Amara","text":"hello"}]}"#;
 
@@ -97,6 +97,34 @@ fn a17_a_client_that_takes_nothing_is_dropped() {
     world.pass(31_000);
     assert!(world.service.wants_close(peer.id));
     assert!(!world.service.step(), "its generation stopped as well");
+}
+
+#[test]
+fn a17_requests_are_not_taken_up_while_answers_wait_to_be_read() {
+    let mut world = World::new();
+    let mut peer = world.connect();
+    let requests = b"GET / HTTP/1.1\r\nHost:\r\n\r\n".repeat(100);
+    for _ in 0..50 {
+        peer.client.write(&requests);
+        let sent = peer.client.outgoing();
+        world.service.receive(peer.id, &sent);
+    }
+    // Each refusal has more than 200 bytes, and there is room for two times 16 KiB of them.
+    let refused = Event::RequestEnded { end: RequestEnd::Refused, tokens: 0 };
+    assert!(world.events().iter().filter(|event| **event == refused).count() < 200);
+    world.pass(31_000);
+    assert!(world.service.wants_close(peer.id));
+}
+
+#[test]
+fn a_burst_of_requests_is_answered_once_the_client_reads() {
+    let mut world = World::new();
+    let mut peer = world.connect();
+    peer.client.write(&b"GET / HTTP/1.1\r\nHost:\r\n\r\n".repeat(400));
+    world.settle(&mut peer);
+    for answered in 0..400 {
+        assert_eq!(peer.client.response().map(|response| response.status), Some(404), "{answered}");
+    }
 }
 
 #[test]

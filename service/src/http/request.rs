@@ -123,8 +123,6 @@ fn read(bytes: &[u8]) -> Result<Option<Head<'_>>, Refusal> {
             head.expects_continue = true;
         } else if is("connection") {
             head.keep_alive &= !field.value.split(|byte| *byte == b',').any(is_close);
-        } else if is("upgrade") {
-            // RFC 9110 §7.8: an upgrade may be ignored.
         }
     }
     // RFC 9112 §3.2: exactly one Host.
