@@ -18,6 +18,16 @@ mod client_exit {
     pub const BROKEN: i32 = 8;
 }
 
+/// Exit codes of `cloister-launch`, as its `--help` lists them.
+mod launch_exit {
+    pub const HOST: i32 = 3;
+    pub const ADDRESS: i32 = 5;
+    pub const GUEST_ENDED_ITSELF: i32 = 10;
+}
+
+/// Exit code of `cloister-image` for weights that are no usable GGUF file, as its `--help` lists it.
+const IMAGE_WEIGHTS: i32 = 5;
+
 #[test]
 fn b7_b10_b12_evidence_that_does_not_fit_the_policy_is_rejected() {
     let fixture = Fixture::get();
@@ -105,7 +115,7 @@ fn a13_wrong_weights_stop_the_boot() {
     std::fs::write(&path, &weights[..middle]).unwrap();
     let (truncated_code, output) = fixture.fail_to_boot(&path, &[]);
     assert!(output.contains("could not be read in full"), "{output}");
-    assert!(code != 0 && truncated_code != 0);
+    assert_eq!([code, truncated_code], [launch_exit::GUEST_ENDED_ITSELF; 2]);
 }
 
 #[test]
@@ -123,7 +133,8 @@ fn e1_a_truncated_gguf_makes_no_image() {
         .output()
         .unwrap();
     let (code, message) = failure(&output);
-    assert!(code != 0 && message.contains("cloister-mini.gguf"), "{message}");
+    assert_eq!(code, IMAGE_WEIGHTS, "{message}");
+    assert!(message.contains("cloister-mini.gguf"), "{message}");
 }
 
 #[test]
@@ -195,13 +206,13 @@ fn a_port_in_use_and_a_missing_qemu_are_said_so() {
     assert!(message.contains("in use"), "{message}");
     let (missing, message) = launch(&format!("127.0.0.1:{}", guest::free_port().unwrap()), "/nonexistent");
     assert!(message.contains("qemu-system-x86"), "{message}");
-    assert!(in_use != 0 && missing != 0 && in_use != missing);
+    assert_eq!((in_use, missing), (launch_exit::ADDRESS, launch_exit::HOST));
 }
 
 #[test]
 fn without_snp_hardware_one_message_says_what_is_missing() {
     if std::path::Path::new("/dev/sev").exists() {
-        panic!("this machine has SEV hardware: run docs/OPERATORS.md's checklist and extend this test");
+        panic!("this machine has SEV hardware: start a guest on it as docs/OPERATORS.md says and extend this test");
     }
     let fixture = Fixture::get();
     let output = Command::new(build::program("cloister-launch").unwrap())
@@ -212,7 +223,8 @@ fn without_snp_hardware_one_message_says_what_is_missing() {
         .output()
         .unwrap();
     let (code, message) = failure(&output);
-    assert!(code != 0 && message.contains("SNP"), "{message}");
+    assert_eq!(code, launch_exit::HOST, "{message}");
+    assert!(message.contains("SEV-SNP"), "{message}");
 }
 
 #[test]

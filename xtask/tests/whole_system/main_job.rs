@@ -28,12 +28,15 @@ fn a_summary_arrives_in_an_attested_session() {
         cloister(&["verify", "--server", &guest.server(), "--policy", policy.to_str().unwrap(), "--json"]);
     assert!(output.status.success());
 
-    // What the operator sees has numbers, and no word of the chat or of the summary.
+    // What the operator sees has numbers, and no word of the chat or line of the summary.
     guest.wait_for("request", Duration::from_secs(10)).unwrap();
     let log = guest.output();
     let chat = std::fs::read_to_string(sample()).unwrap();
     for word in chat.split(|c: char| !c.is_alphanumeric()).filter(|word| word.len() >= 7) {
         assert!(!log.contains(word), "the operator's log contains {word:?} from the chat:\n{log}");
+    }
+    for line in summary.iter().filter(|line| line.len() >= 16) {
+        assert!(!log.contains(line), "the operator's log contains {line:?} from the summary:\n{log}");
     }
     assert!(guest.stop().unwrap().success(), "the launcher ends cleanly when it is asked to");
 }
