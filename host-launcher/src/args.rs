@@ -82,7 +82,7 @@ pub struct Run {
     /// Print QEMU's command line and start nothing.
     #[arg(long)]
     pub print_command: bool,
-    /// Let the model play a hostile host: the name of a lie, such as a6-remap.
+    /// Let the model play a hostile host, by the name of a lie. This version's model knows none and ends (code 12).
     #[arg(long, value_name = "NAME", help_heading = "SNP model")]
     pub hostile: Option<String>,
     /// Take this ELF file for the model and build nothing.

@@ -36,7 +36,7 @@ pub enum Failure {
         /// Why.
         source: FirmwareError,
     },
-    /// The guest's memory differs from what the image was measured for.
+    /// Less memory than the image was measured for.
     #[error("--memory {given} is less than the {needed} MiB of the image's manifest; leave --memory out")]
     Memory {
         /// What was asked for.
