@@ -212,7 +212,9 @@ fn a_port_in_use_and_a_missing_qemu_are_said_so() {
 #[test]
 fn without_snp_hardware_one_message_says_what_is_missing() {
     if std::path::Path::new("/dev/sev").exists() {
-        panic!("this machine has SEV hardware: start a guest on it as docs/OPERATORS.md says and extend this test");
+        panic!(
+            "this machine has SEV hardware: start a guest on it as docs/OPERATORS.md says and extend this test"
+        );
     }
     let fixture = Fixture::get();
     let output = Command::new(build::program("cloister-launch").unwrap())
