@@ -40,7 +40,7 @@ enum Command {
         #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
         last: u32,
         /// Upper bound of the summary in tokens.
-        #[arg(long)]
+        #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
         max_tokens: Option<u32>,
         #[command(flatten)]
         server: Server,

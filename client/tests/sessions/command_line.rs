@@ -193,13 +193,25 @@ fn a_reader_that_leaves_is_no_panic() {
 #[test]
 fn wrong_arguments_are_2() {
     let folder = Folder::new();
-    let wrong: [&[&str]; 7] = [
+    let wrong: [&[&str]; 8] = [
         &[],
         &["verify"],
         &["verify", "--server", "guest.example", "--policy", &folder.policy],
         &["verify", "--server", ":443", "--policy", &folder.policy],
         &["verify", "--server", "guest.example:https", "--policy", &folder.policy],
         &["verify", "--server", "localhost:1", "--policy", &folder.policy, "--timeout", "0"],
+        &[
+            "summarize",
+            &folder.chat,
+            "--last",
+            "1",
+            "--max-tokens",
+            "0",
+            "--server",
+            "localhost:1",
+            "--policy",
+            &folder.policy,
+        ],
         &["summarize", &folder.chat, "--last", "0", "--server", "localhost:1", "--policy", &folder.policy],
     ];
     for arguments in wrong {
@@ -241,6 +253,33 @@ fn a_policy_that_cannot_be_used_is_4() {
     cloister(&["policy", "--digests", &folder.policy, "--out", &folder.path("out")])
         .failed(4, "digests.json");
     assert!(!Path::new(&folder.path("out")).exists());
+}
+
+#[test]
+fn a_policy_that_was_made_from_digests_can_be_used() {
+    let folder = Folder::new();
+    let digests = serde_json::json!({
+        "image": { "name": "cloister", "version": "0.1.0" },
+        "manifest_digest": "a1".repeat(48),
+        "weights_file": "cloister-mini.gguf",
+        "launch_digests": [{ "container": "rom", "vcpus": 1, "cpu_type": "EPYC-Genoa", "digest": "b2".repeat(48) }],
+    });
+    let (file, out) = (folder.path("digests.json"), folder.path("made.toml"));
+    fs::write(&file, digests.to_string()).expect("the digests are written");
+    let root = folder.path("root.pem");
+    let ran = cloister(&["policy", "--digests", &file, "--development-root", &root, "--out", &out]);
+    assert_eq!((ran.code, ran.out.as_str()), (Some(0), ""), "{}", ran.err);
+
+    // It is another image's policy, so the test's server is rejected, and for that reason only.
+    let server = Server::start(Identity::honest().config(), |_| ());
+    let verify =
+        |policy: &str| cloister(&["verify", "--server", &server.address.to_string(), "--policy", policy]);
+    verify(&out).failed(6, &"a1".repeat(48));
+    let without_root = cloister(&["policy", "--digests", &file, "--out", &out]);
+    assert_eq!(without_root.code, Some(0), "{}", without_root.err);
+    verify(&out).failed(6, "development root");
+    cloister(&["policy", "--digests", &file, "--development-root", &folder.path("none"), "--out", &out])
+        .failed(4, "none");
 }
 
 #[test]

@@ -6,6 +6,7 @@ use crate::support::{connect, error};
 use attestation::evidence::{EvidenceError, MAX_ENCODED};
 use attestation::verifier::{CertificateProblem, Role, VerifyError};
 use client::session::SessionError;
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -29,6 +30,17 @@ async fn the_scripted_server_is_accepted_as_long_as_it_is_honest() {
     connect(server.address).await.expect("an attested session");
     server.got_nonces_only();
     assert_eq!(server.received().len(), 1);
+}
+
+#[tokio::test]
+async fn b1_every_session_has_a_nonce_of_its_own() {
+    let server = server_of(AmdSp::honest());
+    for _ in 0..4 {
+        connect(server.address).await.expect("an attested session");
+    }
+    server.got_nonces_only();
+    let nonces: BTreeSet<Vec<u8>> = server.received().into_iter().map(|request| request.body).collect();
+    assert_eq!(nonces.len(), 4);
 }
 
 #[tokio::test]

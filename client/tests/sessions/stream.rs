@@ -145,6 +145,23 @@ async fn an_answer_is_complete_even_if_the_line_is_cut_right_after() {
 }
 
 #[tokio::test]
+async fn a_session_is_good_for_another_task_even_if_the_end_of_the_stream_comes_late() {
+    let server = Server::attested(|connection| {
+        for _ in 0..2 {
+            connection.start_events();
+            connection.event(&DONE);
+            std::thread::sleep(Duration::from_millis(200));
+            connection.chunk(b"");
+            connection.request();
+        }
+    });
+    let mut session = connect(server.address).await.expect("an attested session");
+    for _ in 0..2 {
+        summarize(&mut session, &request(), |_| ()).await.expect("an answer");
+    }
+}
+
+#[tokio::test]
 async fn what_is_no_stream_of_events() {
     let scripts: [fn(&mut Connection); 7] = [
         // A line without end.
