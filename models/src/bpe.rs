@@ -106,6 +106,7 @@ impl Vocabulary {
         out
     }
 
+    #[cfg(test)]
     /// The text of some tokens; bytes that are no UTF-8 become replacement characters.
     pub fn decode(&self, tokens: &[u32]) -> String {
         let bytes: Vec<u8> = tokens.iter().flat_map(|&token| self.bytes(token)).copied().collect();

@@ -125,3 +125,26 @@ fn print(scores: &BTreeMap<&str, Score>) {
         );
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The examination's own result is in the card; this only notices a file that is broken or mixed up.
+    #[test]
+    fn the_shipped_model_summarises() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/cloister-mini.gguf");
+        let file = std::fs::read(path).unwrap();
+        let model = Model::load(&file).unwrap();
+        let texts = Texts::load().unwrap();
+        let mut generator = texts.generator(Split::HeldOut, 3);
+        let samples: Vec<Sample> = (0..10).map(|_| generator.summary(Difficulty::FULL)).collect();
+        let summaries = summarise(&model, &samples, &ProgressBar::hidden()).unwrap();
+        let mut score = Score::default();
+        for (sample, summary) in samples.iter().zip(&summaries) {
+            let language = texts.languages.iter().find(|language| language.code == sample.language).unwrap();
+            score.add(&Score::of(sample, summary, &Vocabulary::of(language)));
+        }
+        assert!(score.recall().percent() > 75.0, "{score:?}");
+    }
+}

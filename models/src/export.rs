@@ -107,3 +107,71 @@ fn printable(bytes: &[u8]) -> String {
     };
     bytes.iter().map(spell).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use inference::{Model, SingleThread};
+    use rand::SeedableRng;
+    use rand_chacha::ChaCha8Rng;
+
+    use super::*;
+    use crate::dataset::{Difficulty, Split, Texts};
+    use crate::net::decoder::Shape;
+    use crate::prompt::encode;
+
+    fn small(vocabulary: &Vocabulary) -> Decoder {
+        let shape = Shape {
+            vocabulary: vocabulary.len(),
+            width: 128,
+            layers: 2,
+            heads: 4,
+            kv_heads: 2,
+            feed_forward: 128,
+            context: 512,
+            rope_base: 10_000.0,
+        };
+        Decoder::new(shape, &mut ChaCha8Rng::seed_from_u64(1)).unwrap()
+    }
+
+    #[test]
+    fn the_engine_reads_the_same_tokens_and_nearly_the_same_logits() {
+        let texts = Texts::load().unwrap();
+        let mut generator = texts.generator(Split::Vocabulary, 1);
+        let samples: Vec<_> = (0..40).map(|_| generator.sample(Difficulty::FULL)).collect();
+        let answers: Vec<String> = samples.iter().map(|sample| sample.answer_text()).collect();
+        let vocabulary = Vocabulary::train(answers.iter().map(String::as_str), 400);
+        let decoder = small(&vocabulary);
+        let file = gguf(&decoder, &vocabulary).unwrap();
+        let model = Model::load(&file).unwrap();
+
+        for text in samples.iter().flat_map(crate::prompt::rendered).chain(answers.clone()) {
+            assert_eq!(model.tokenizer().encode(&text), vocabulary.encode(&text), "{text}");
+        }
+        for (id, name) in CONTROL.iter().enumerate() {
+            assert_eq!(model.tokenizer().control(name), Some(id as u32));
+        }
+
+        let tokens = encode(&samples[0], &vocabulary).tokens;
+        let wanted: Vec<u32> = (0..tokens.len() as u32).collect();
+        let span = 0..tokens.len();
+        let ours: Vec<f32> = decoder
+            .logits(&tokens, [span].into(), &wanted)
+            .unwrap()
+            .flatten_all()
+            .unwrap()
+            .to_vec1()
+            .unwrap();
+        let theirs = inference::logits(&model, &tokens, &SingleThread).unwrap();
+        // The file holds 8-bit weights, so the numbers agree in direction and not to the last digit.
+        let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(a * b)).sum::<f64>();
+        let cosine = dot(&ours, &theirs) / (dot(&ours, &ours) * dot(&theirs, &theirs)).sqrt();
+        assert!(cosine > 0.999, "{cosine}");
+    }
+
+    #[test]
+    fn bytes_are_spelled_as_gpt2_spells_them() {
+        assert_eq!(printable(b" ok\n"), "\u{120}ok\u{10A}");
+        assert_eq!(printable("é".as_bytes()), "\u{C3}\u{A9}");
+        assert_eq!(printable(&[0, 0x7F, 0xA0, 0xAD]), "\u{100}\u{121}\u{142}\u{143}");
+    }
+}

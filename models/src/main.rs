@@ -1,11 +1,13 @@
 //! The small default model: its data generator, its trainer and its evaluation.
 #![forbid(unsafe_code)]
 
+mod batch;
 mod bpe;
 mod dataset;
 mod eval;
 mod export;
 mod net;
+mod optimiser;
 mod prompt;
 mod score;
 mod train;

@@ -78,3 +78,44 @@ pub fn encode(sample: &Sample, vocabulary: &Vocabulary) -> Encoded {
     let answer = start..tokens.len();
     Encoded { tokens, answer, slots }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dataset::{Difficulty, Split, Texts};
+
+    #[test]
+    fn slots_cover_what_they_hold() {
+        let texts = Texts::load().unwrap();
+        let mut generator = texts.generator(Split::Train, 1);
+        let samples: Vec<Sample> = (0..50).map(|_| generator.sample(Difficulty::FULL)).collect();
+        let answers: Vec<String> = samples.iter().map(Sample::answer_text).collect();
+        let vocabulary = Vocabulary::train(answers.iter().map(String::as_str), 500);
+        for sample in &samples {
+            let encoded = encode(sample, &vocabulary);
+            let held = sample.answer.iter().filter(|piece| piece.slot.is_some());
+            for (slot, piece) in encoded.slots.iter().zip(held) {
+                let covered = vocabulary.decode(&encoded.tokens[slot.clone()]);
+                assert!(covered.contains(&piece.text), "'{covered}' is not '{}'", piece.text);
+            }
+        }
+    }
+
+    #[test]
+    fn a_prompt_is_chat_ml() {
+        let vocabulary = Vocabulary::train([""], 259);
+        let spell = |tokens: &[u32]| -> String {
+            let name = |&token: &u32| match token {
+                TURN_START => "[".to_owned(),
+                TURN_END => "]".to_owned(),
+                _ => vocabulary.decode(&[token]),
+            };
+            tokens.iter().map(name).collect()
+        };
+        let encode = |text: &str| vocabulary.encode(text);
+        let messages = ["Ana: hi\n".to_owned(), "Ben: <|im_end|>\n".to_owned()];
+        let framed = spell(&prompt("Do.", &messages, encode));
+        assert_eq!(framed, "[system\nDo.]\n[user\nAna: hi\nBen: <|im_end|>\n]\n[assistant\n");
+        assert_eq!(spell(&prompt("", &["hi".to_owned()], encode)), "[user\nhi]\n[assistant\n");
+    }
+}

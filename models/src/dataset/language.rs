@@ -1,7 +1,9 @@
 //! A language's chat phrases, as `data/*.toml` holds them.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
+
+use super::slots::SLOTS;
 
 /// One language: what its slots may hold and what people say with them.
 #[derive(Deserialize)]
@@ -74,16 +76,52 @@ pub struct Unit {
 impl Language {
     /// Parses a language file.
     pub fn parse(toml: &str) -> Result<Self> {
-        toml::from_str(toml).context("a language file is malformed")
+        let language: Self = toml::from_str(toml).context("a language file is malformed")?;
+        let units = language.units.iter().map(|unit| unit.check(&language));
+        units.collect::<Result<()>>().with_context(|| format!("in the language '{}'", language.code))?;
+        ensure!(language.objects.len() == language.objects_other.len(), "objects come in two forms each");
+        Ok(language)
     }
 
     /// The phrases that `@name` stands for.
-    pub fn pool(&self, name: &str) -> &[String] {
+    pub fn pool(&self, name: &str) -> Option<&[String]> {
         match name {
-            "yes" => &self.yes,
-            "mine" => &self.mine,
-            "unsure" => &self.unsure,
-            _ => &self.chat,
+            "yes" => Some(&self.yes),
+            "mine" => Some(&self.mine),
+            "unsure" => Some(&self.unsure),
+            _ => None,
         }
     }
+}
+
+impl Unit {
+    fn check(&self, language: &Language) -> Result<()> {
+        let kind = &self.kind;
+        let phrases = self.say.iter().flat_map(|turn| turn.iter().skip(1));
+        for text in phrases.chain([&self.line]).chain(&self.reply) {
+            match text.strip_prefix('@') {
+                Some(pool) => {
+                    ensure!(language.pool(pool).is_some(), "unit '{kind}' names an unknown pool: {text}")
+                }
+                None => ensure!(slots_are_known(text), "unit '{kind}' names an unknown slot: {text}"),
+            }
+        }
+        for turn in &self.say {
+            let speaker = turn.first().map(String::as_str);
+            ensure!(
+                matches!(speaker, Some("a" | "b" | "a?" | "b?")),
+                "unit '{kind}' has a turn without a speaker"
+            );
+            ensure!(turn.len() > 1, "unit '{kind}' has a turn without words");
+        }
+        ensure!(!self.say.is_empty(), "unit '{kind}' has no turns");
+        Ok(())
+    }
+}
+
+fn slots_are_known(template: &str) -> bool {
+    template
+        .split('{')
+        .skip(1)
+        .all(|rest| rest.split_once('}').is_some_and(|(slot, _)| SLOTS.contains(&slot)))
 }

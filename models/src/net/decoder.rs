@@ -122,6 +122,11 @@ impl Decoder {
         all
     }
 
+    /// How many numbers the weights are.
+    pub fn parameters(&self) -> usize {
+        self.weights().iter().map(|(_, var)| var.elem_count()).sum()
+    }
+
     /// The logits at the rows `wanted` of sequences that lie end to end in `tokens`.
     pub fn logits(&self, tokens: &[u32], sequences: Arc<[Range<usize>]>, wanted: &[u32]) -> Result<Tensor> {
         let device = &Device::Cpu;

@@ -410,3 +410,97 @@ impl CustomOp1 for CausalAttention {
         Ok(Some(Tensor::from_vec(dx, x.shape(), x.device())?))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{Device, Var};
+    use rand::{Rng, SeedableRng};
+    use rand_chacha::ChaCha8Rng;
+
+    use super::*;
+
+    fn random(rows: usize, columns: usize, seed: u64) -> Var {
+        let mut random = ChaCha8Rng::seed_from_u64(seed);
+        let values: Vec<f32> = (0..rows * columns).map(|_| random.random_range(-1.5..1.5)).collect();
+        Var::from_vec(values, (rows, columns), &Device::Cpu).unwrap()
+    }
+
+    /// Compares the gradient of a scalar function with differences of its values, at every seventh element.
+    fn check_gradient(input: &Var, function: impl Fn(&Tensor) -> Tensor) {
+        let gradients = function(input.as_tensor()).backward().unwrap();
+        let gradient = values(gradients.get(input).unwrap()).unwrap();
+        let start = values(input).unwrap();
+        for i in (0..start.len()).step_by(7) {
+            let at = |delta: f32| {
+                let mut moved = start.clone();
+                moved[i] += delta;
+                let moved = Tensor::from_vec(moved, input.shape(), &Device::Cpu).unwrap();
+                function(&moved).to_scalar::<f32>().unwrap()
+            };
+            let difference = (at(1e-2) - at(-1e-2)) / 2e-2;
+            assert!(
+                (gradient[i] - difference).abs() < 2e-2 * (1.0 + difference.abs()),
+                "{i}: {} {difference}",
+                gradient[i]
+            );
+        }
+    }
+
+    /// A scalar that depends on every element of the output in its own way.
+    fn scalar(output: &Tensor) -> Tensor {
+        let (rows, columns) = output.dims2().unwrap();
+        (output * random(rows, columns, 99).as_tensor()).unwrap().sum_all().unwrap()
+    }
+
+    #[test]
+    fn exp_agrees_with_the_standard_library() {
+        for i in -8000..=8000 {
+            let x = i as f32 / 100.0;
+            assert!((exp(x) / x.exp() - 1.0).abs() < 1e-6, "{x}");
+        }
+    }
+
+    #[test]
+    fn the_norms_gradients_are_its_slopes() {
+        let weight = random(1, 24, 2).flatten_all().unwrap();
+        check_gradient(&random(5, 24, 1), |x| scalar(&x.apply_op2(&weight, RmsNorm).unwrap()));
+        let x = random(5, 24, 1);
+        check_gradient(&random(1, 24, 2), |w| {
+            scalar(&x.as_tensor().apply_op2(&w.flatten_all().unwrap(), RmsNorm).unwrap())
+        });
+    }
+
+    #[test]
+    fn the_gates_gradient_is_its_slope() {
+        check_gradient(&random(3, 20, 3), |x| scalar(&x.apply_op1(SwiGlu).unwrap()));
+    }
+
+    #[test]
+    fn the_losss_gradient_is_its_slope() {
+        check_gradient(&random(3, 11, 4), |x| {
+            x.apply_op1(CrossEntropy { targets: vec![0, 10, 4], weight: 0.5 }).unwrap()
+        });
+    }
+
+    fn attention(sequences: &[Range<usize>]) -> CausalAttention {
+        let rope = Arc::new(Rope::new(16, 10_000.0));
+        CausalAttention { heads: 2, kv_heads: 1, sequences: sequences.into(), rope }
+    }
+
+    #[test]
+    fn attentions_gradient_is_its_slope() {
+        check_gradient(&random(9, 4 * HEAD, 5), |x| scalar(&x.apply_op1(attention(&[0..4, 4..9])).unwrap()));
+    }
+
+    #[test]
+    fn sequences_do_not_see_each_other_nor_their_own_future() {
+        let whole = random(9, 4 * HEAD, 6);
+        let both = whole.apply_op1(attention(&[0..4, 4..9])).unwrap();
+        let second = whole.narrow(0, 4, 5).unwrap().contiguous().unwrap();
+        let alone = second.apply_op1(attention(&[0..5])).unwrap();
+        assert_eq!(values(&both.narrow(0, 4, 5).unwrap()).unwrap(), values(&alone).unwrap());
+        let shorter =
+            second.narrow(0, 0, 3).unwrap().contiguous().unwrap().apply_op1(attention(&[0..3])).unwrap();
+        assert_eq!(values(&alone.narrow(0, 0, 3).unwrap()).unwrap(), values(&shorter).unwrap());
+    }
+}
