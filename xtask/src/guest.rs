@@ -2,6 +2,7 @@
 
 use crate::build::program;
 use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -119,8 +120,7 @@ impl Guest {
 
     /// Ends the guest as an operator does, with SIGTERM.
     pub fn stop(&mut self) -> Result<ExitStatus> {
-        let pid = self.launcher.id().to_string();
-        crate::build::run(Command::new("kill").args(["-TERM", &pid]))?;
+        kill_process(Pid::from_child(&self.launcher), Signal::TERM).context("cannot stop the launcher")?;
         self.wait(Duration::from_secs(20))
     }
 }
