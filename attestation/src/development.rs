@@ -3,6 +3,7 @@
 //! They protect nothing, and say so in every name. A verifier accepts such a chain only if its policy names the root,
 //! and its verdict then says so too (REQUIREMENTS B10).
 
+mod platform;
 mod x509;
 
 use crate::{

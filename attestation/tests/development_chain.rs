@@ -286,7 +286,7 @@ fn b9_expired_or_not_yet_valid_endorsements_are_refused() {
         let folder = tempfile::tempdir().unwrap();
         CHAIN.save(folder.path()).unwrap();
         let chain = Chain::load(folder.path()).unwrap().reissue(endorsement(from, until)).unwrap();
-        let mut report = common::unsigned_report(&chain, &BOUND);
+        let mut report = chain.unsigned_report(&BOUND, &common::LAUNCH_DIGEST);
         chain.sign(&mut report).unwrap();
         let result = verify_unbound(&report, &chain.certificate_table(), &policy(), now());
         let Err(VerifyError::Certificate { role: Role::EndorsementKey, problem }) = result else {
@@ -335,7 +335,7 @@ fn b10_without_the_root_in_the_policy_a_model_is_refused_by_name() {
 fn b10_the_chain_of_another_model_is_refused() {
     // The other chain has the same names, so it takes the signatures to tell them apart.
     let other = Chain::generate(now()).unwrap();
-    let mut report = common::unsigned_report(&other, &BOUND);
+    let mut report = other.unsigned_report(&BOUND, &common::LAUNCH_DIGEST);
     other.sign(&mut report).unwrap();
     let result = verify_unbound(&report, &other.certificate_table(), &policy(), now());
     let forged = VerifyError::Certificate { role: Role::Ask, problem: CertificateProblem::Signature };
@@ -395,10 +395,9 @@ fn chains_for_every_product_verify() {
     // One root serves every product.
     let folder = tempfile::tempdir().unwrap();
     CHAIN.save(folder.path()).unwrap();
-    for (endorsement, cpuid) in [(turin, [0x1A, 0x02, 0x01]), (milan, [0x19, 0x01, 0x01])] {
+    for endorsement in [turin, milan] {
         let chain = Chain::load(folder.path()).unwrap().reissue(endorsement).unwrap();
-        let mut report = common::unsigned_report(&chain, &BOUND);
-        set(offset::CPUID_FAMILY, &cpuid)(&mut report);
+        let mut report = chain.unsigned_report(&BOUND, &common::LAUNCH_DIGEST);
         chain.sign(&mut report).unwrap();
         let policy = policy().with_relaxation(Relaxation::Milan);
         let verdict = verify_unbound(&report, &chain.certificate_table(), &policy, now()).unwrap();

@@ -3,7 +3,7 @@
 
 use attestation::{
     development::Chain,
-    report::{self, GuestPolicy, PlatformInfo, SigningKey, offset},
+    report,
     verifier::{Digest, Image, NonEmpty, Policy},
 };
 use std::{
@@ -40,37 +40,6 @@ pub fn policy() -> Policy {
         .with_development_root(CHAIN.ark_der())
 }
 
-/// What a platform would report of a guest launched as it should be; not signed yet.
-pub fn unsigned_report(chain: &Chain, report_data: &[u8; 64]) -> [u8; report::LEN] {
-    let endorsement = chain.endorsement();
-    let tcb = endorsement.tcb.to_bytes(endorsement.product);
-    let mut report = [0; report::LEN];
-    let fields: [(usize, &[u8]); 18] = [
-        (offset::VERSION, &5u32.to_le_bytes()),
-        (offset::POLICY, &GuestPolicy::CLOISTER.0.to_le_bytes()),
-        (offset::SIGNATURE_ALGO, &report::ECDSA_P384_SHA384.to_le_bytes()),
-        (offset::CURRENT_TCB, &tcb),
-        (offset::PLATFORM_INFO, &PlatformInfo::CLOISTER.0.to_le_bytes()),
-        (offset::KEY_INFO, &report::key_info(false, SigningKey::Vcek).to_le_bytes()),
-        (offset::REPORT_DATA, report_data),
-        (offset::MEASUREMENT, &LAUNCH_DIGEST),
-        (offset::REPORT_ID, &[0x77; 32]),
-        (offset::REPORT_ID_MA, &[0xFF; 32]),
-        (offset::REPORTED_TCB, &tcb),
-        (offset::CPUID_FAMILY, &[0x19, 0x11, 0x00]),
-        (offset::CHIP_ID, chain.chip_id()),
-        (offset::COMMITTED_TCB, &tcb),
-        (offset::CURRENT_VERSION, &[41, 55, 1]),
-        (offset::COMMITTED_VERSION, &[41, 55, 1]),
-        (offset::LAUNCH_TCB, &tcb),
-        (offset::LAUNCH_MIT_VECTOR, &[0; 16]),
-    ];
-    for (at, bytes) in fields {
-        report[at..at + bytes.len()].copy_from_slice(bytes);
-    }
-    report
-}
-
 /// An honest, signed report.
 pub fn report(report_data: &[u8; 64]) -> [u8; report::LEN] {
     altered_report(report_data, |_| {})
@@ -81,7 +50,7 @@ pub fn altered_report(
     report_data: &[u8; 64],
     alter: impl FnOnce(&mut [u8; report::LEN]),
 ) -> [u8; report::LEN] {
-    let mut report = unsigned_report(&CHAIN, report_data);
+    let mut report = CHAIN.unsigned_report(report_data, &LAUNCH_DIGEST);
     alter(&mut report);
     CHAIN.sign(&mut report).unwrap();
     report

@@ -2,7 +2,6 @@
 
 use attestation::development::Chain;
 use attestation::manifest::Manifest;
-use attestation::report::{self, GuestPolicy, PlatformInfo, SigningKey, offset};
 use attestation::verifier::{Digest, Image, NonEmpty, Policy, PolicyFile};
 use rustls::crypto::SecureRandom;
 use service::{AttestError, Attested, Platform};
@@ -60,7 +59,9 @@ impl Platform for FakePlatform {
             return Err(error);
         }
         self.controls.reported.borrow_mut().push(*report_data);
-        Ok(Attested { report: report(report_data), certificates: CHAIN.certificate_table() })
+        let mut report = CHAIN.unsigned_report(report_data, &LAUNCH_DIGEST);
+        CHAIN.sign(&mut report).expect("the chain signs");
+        Ok(Attested { report: report.to_vec(), certificates: CHAIN.certificate_table() })
     }
 
     fn emit(&mut self, event: Event) {
@@ -69,37 +70,6 @@ impl Platform for FakePlatform {
         }
         self.controls.events.borrow_mut().push(event);
     }
-}
-
-/// A signed report of a guest that was launched as it should be.
-fn report(report_data: &[u8; 64]) -> Vec<u8> {
-    let endorsement = CHAIN.endorsement();
-    let tcb = endorsement.tcb.to_bytes(endorsement.product);
-    let mut report = [0; report::LEN];
-    let fields: [(usize, &[u8]); 17] = [
-        (offset::VERSION, &5u32.to_le_bytes()),
-        (offset::POLICY, &GuestPolicy::CLOISTER.0.to_le_bytes()),
-        (offset::SIGNATURE_ALGO, &report::ECDSA_P384_SHA384.to_le_bytes()),
-        (offset::CURRENT_TCB, &tcb),
-        (offset::PLATFORM_INFO, &PlatformInfo::CLOISTER.0.to_le_bytes()),
-        (offset::KEY_INFO, &report::key_info(false, SigningKey::Vcek).to_le_bytes()),
-        (offset::REPORT_DATA, report_data),
-        (offset::MEASUREMENT, &LAUNCH_DIGEST),
-        (offset::REPORT_ID, &[0x77; 32]),
-        (offset::REPORT_ID_MA, &[0xff; 32]),
-        (offset::REPORTED_TCB, &tcb),
-        (offset::CPUID_FAMILY, &[0x19, 0x11, 0x00]),
-        (offset::CHIP_ID, CHAIN.chip_id()),
-        (offset::COMMITTED_TCB, &tcb),
-        (offset::CURRENT_VERSION, &[41, 55, 1]),
-        (offset::COMMITTED_VERSION, &[41, 55, 1]),
-        (offset::LAUNCH_TCB, &tcb),
-    ];
-    for (at, bytes) in fields {
-        report[at..at + bytes.len()].copy_from_slice(bytes);
-    }
-    CHAIN.sign(&mut report).expect("the chain signs");
-    report.to_vec()
 }
 
 /// A client's policy that accepts an image with this manifest on the development chain.
