@@ -19,7 +19,7 @@ pub fn run() -> Result<()> {
         .concat()
     };
     step("format", || build::cargo(&["fmt", "--all", "--check"]))?;
-    step("privacy of the repository", repository_is_clean)?;
+    step("files that do not belong in git", repository_is_clean)?;
     step("lints: host", || {
         build::cargo(
             &[&["clippy", "--release", "--locked", "--workspace", "--all-targets", "--"], &clippy[..]]
