@@ -1,7 +1,7 @@
 //! What values a manifest may have: everything that the guest would refuse or could not serve is refused here, by
 //! name, before it is measured.
 
-use attestation::manifest::{DeviceSlot, Machine, Manifest, Network};
+use attestation::manifest::{DeviceSlot, Limits, Machine, Manifest, Network};
 use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
 
@@ -9,8 +9,10 @@ use std::ops::RangeInclusive;
 pub const TASKS: [&str; 4] = ["chat", "reply", "rewrite", "summarize"];
 /// Longest name or version, in bytes.
 const NAME_BYTES: usize = 64;
-/// RAM that the guest needs besides the weights, in MiB.
-const MEMORY_BESIDES_WEIGHTS: u64 = 256;
+/// RAM that the guest needs besides the weights and what clients send, in MiB.
+const MEMORY_FOR_ITSELF: u64 = 256;
+/// Bytes of TLS and HTTP that a connection may hold besides its request bodies.
+const CONNECTION_BYTES: u64 = 64 << 10;
 /// Where a device's registers may lie: above all RAM below 4 GiB and q35's PCI configuration window, below the IOAPIC.
 const BAR_ADDRESSES: RangeInclusive<u32> = 0xC000_0000..=0xFEBF_C000;
 /// Room that a virtio device's memory BAR takes.
@@ -41,7 +43,7 @@ pub fn check(manifest: &Manifest, trained: u32) -> Result<(), OutOfBounds> {
     }
     limits(manifest, trained)?;
     tokens(manifest)?;
-    machine(&manifest.machine, manifest.model.weights_bytes)?;
+    machine(&manifest.machine, manifest.model.weights_bytes, &manifest.limits)?;
     network(&manifest.network)
 }
 
@@ -112,13 +114,19 @@ fn tokens(manifest: &Manifest) -> Result<(), OutOfBounds> {
     Ok(())
 }
 
-fn machine(machine: &Machine, weights_bytes: u64) -> Result<(), OutOfBounds> {
+fn machine(machine: &Machine, weights_bytes: u64, limits: &Limits) -> Result<(), OutOfBounds> {
     within("machine.memory_mib", machine.memory_mib, 1024..=1 << 20)?;
-    let needed = weights_bytes.div_ceil(1 << 20) + MEMORY_BESIDES_WEIGHTS;
+    // A client may send one request ahead of the one being answered, and buffers double as they grow.
+    let connection = 4 * u64::from(limits.request_bytes) + CONNECTION_BYTES;
+    let clients = u64::from(limits.connections) * connection;
+    let needed = weights_bytes.div_ceil(1 << 20) + clients.div_ceil(1 << 20) + MEMORY_FOR_ITSELF;
     if u64::from(machine.memory_mib) < needed {
         return refuse(
             "machine.memory_mib",
-            format!("is too little for these weights; give at least {needed}"),
+            format!(
+                "is too little for these weights and {} connections with requests of {} bytes; give at least {needed}",
+                limits.connections, limits.request_bytes
+            ),
         );
     }
     let slots = [("machine.network", machine.network), ("machine.weights", machine.weights)];
@@ -218,6 +226,8 @@ mod tests {
         assert_eq!(field_of(|m| m.tasks[0].instruction = vec![1; 30]), "tasks.chat");
         assert_eq!(field_of(|m| m.machine.memory_mib = 512), "machine.memory_mib");
         assert_eq!(field_of(|m| m.model.weights_bytes = 1 << 30), "machine.memory_mib");
+        let many = |m: &mut Manifest| (m.limits.connections, m.limits.request_bytes) = (4096, 16 << 20);
+        assert_eq!(field_of(many), "machine.memory_mib");
         assert_eq!(field_of(|m| m.machine.network.device = 31), "machine.network.device");
         assert_eq!(field_of(|m| m.machine.network.bar = 0x8000_0000), "machine.network.bar");
         assert_eq!(field_of(|m| m.machine.weights.bar += 0x1000), "machine.weights.bar");

@@ -8,8 +8,7 @@ use attestation::manifest::{
     ChatTemplate, DeviceSlot, Limits, Machine, Manifest, ModelIdentity, Network, TaskPrompt,
 };
 use attestation::weights;
-use inference::Tokenizer;
-use inference::gguf::{self, Value};
+use inference::{Model, Tokenizer};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -45,7 +44,10 @@ pub enum SourceError {
         source: io::Error,
     },
     /// The weights are not a model file that the guest could load.
-    #[error("the weights {path} are not a usable GGUF file: {reason}; download or convert the model again")]
+    #[error(
+        "the weights {path} are not a GGUF file that the guest can load: {reason}; download or convert the model \
+         again, or choose another"
+    )]
     Gguf {
         /// The GGUF file.
         path: PathBuf,
@@ -96,7 +98,7 @@ impl Source {
 #[serde(deny_unknown_fields)]
 struct File {
     image: Image,
-    model: Model,
+    model: ModelTable,
     template: Template,
     tasks: BTreeMap<String, String>,
     limits: LimitsTable,
@@ -113,7 +115,7 @@ struct Image {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Model {
+struct ModelTable {
     name: String,
     weights: PathBuf,
 }
@@ -179,22 +181,21 @@ struct NetworkTable {
 
 impl File {
     fn into_manifest(self, path: &Path, gguf: &[u8]) -> Result<Manifest, SourceError> {
-        let unusable = |reason: String| SourceError::Gguf { path: path.into(), reason };
-        let model = gguf::File::parse(gguf).map_err(|error| unusable(error.to_string()))?;
-        let tokenizer = Tokenizer::from_gguf(&model).map_err(|error| unusable(error.to_string()))?;
-        let trained =
-            context_length(&model).ok_or_else(|| unusable("it does not say its context length".into()))?;
+        // Loaded as the guest does it, so that what the guest would refuse makes no image.
+        let model = Model::load(gguf)
+            .map_err(|error| SourceError::Gguf { path: path.into(), reason: error.to_string() })?;
+        let tokenizer = model.tokenizer();
         let (weights_root, weights_bytes) =
             weights::root(gguf).map_err(|source| SourceError::Weights { path: path.into(), source })?;
 
         let t = &self.template;
         let template = ChatTemplate {
-            start: tokens(&tokenizer, "template.start", &t.start)?,
-            system_open: tokens(&tokenizer, "template.system", &t.system)?,
-            user_open: tokens(&tokenizer, "template.user", &t.user)?,
-            assistant_open: tokens(&tokenizer, "template.assistant", &t.assistant)?,
-            close: tokens(&tokenizer, "template.close", &t.close)?,
-            stop: tokens(&tokenizer, "template.stop", &t.stop)?,
+            start: tokens(tokenizer, "template.start", &t.start)?,
+            system_open: tokens(tokenizer, "template.system", &t.system)?,
+            user_open: tokens(tokenizer, "template.user", &t.user)?,
+            assistant_open: tokens(tokenizer, "template.assistant", &t.assistant)?,
+            close: tokens(tokenizer, "template.close", &t.close)?,
+            stop: tokens(tokenizer, "template.stop", &t.stop)?,
         };
         let tasks = self.tasks.into_iter();
         let tasks =
@@ -228,17 +229,8 @@ impl File {
                 port: self.network.port,
             },
         };
-        limits::check(&manifest, trained)?;
+        limits::check(&manifest, u32::try_from(model.config().context_length).unwrap_or(u32::MAX))?;
         Ok(manifest)
-    }
-}
-
-/// The context that the model was trained for.
-fn context_length(model: &gguf::File) -> Option<u32> {
-    let Value::String(architecture) = model.value("general.architecture")? else { return None };
-    match model.value(&format!("{architecture}.context_length"))? {
-        Value::Unsigned(tokens) => u32::try_from(tokens).ok(),
-        _ => None,
     }
 }
 

@@ -1,7 +1,11 @@
 //! `cloister-image` as a command: what it writes, and what it says and returns when it cannot.
 
+#[path = "../../service/tests/support/model.rs"]
+#[allow(dead_code, reason = "only its model file is needed")]
+mod model;
 mod samples;
 
+use model::Ending;
 use serde_json::Value;
 use std::fs;
 use std::path::Path;
@@ -27,7 +31,7 @@ fn folder() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let manifest = include_str!("../../models/manifest.toml");
     fs::write(folder.path().join("manifest.toml"), manifest).unwrap();
-    fs::write(folder.path().join("cloister-mini.gguf"), samples::model_file()).unwrap();
+    fs::write(folder.path().join("cloister-mini.gguf"), model::gguf(Ending::Stops)).unwrap();
     fs::write(folder.path().join("kernel.elf"), samples::kernel(&[0xf4])).unwrap();
     folder
 }
@@ -88,7 +92,7 @@ fn each_kind_of_bad_input_has_its_code_and_says_what_is_wrong() {
         assert!(!folder.path().join("out").exists(), "nothing is written before all is checked");
         (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
     };
-    let model = samples::model_file();
+    let model = model::gguf(Ending::Stops);
     for ((code, message), expected, part) in [
         (refusal(&["digest", "/nonexistent/rom"]), 7, "/nonexistent/rom"),
         (refusal(&["digest", concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")]), 6, "whole pages"),

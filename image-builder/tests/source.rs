@@ -1,11 +1,13 @@
 //! Manifests' sources on disk, good and bad.
 
-mod samples;
+#[path = "../../service/tests/support/model.rs"]
+#[allow(dead_code, reason = "only its model file is needed")]
+mod model;
 
 use image_builder::source::{Source, SourceError};
 use inference::Tokenizer;
 use inference::gguf::File;
-use samples::model_file;
+use model::{END_OF_TEXT, Ending, IM_END, IM_START};
 use std::fs;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
@@ -31,6 +33,10 @@ impl Folder {
     }
 }
 
+fn model_file() -> Vec<u8> {
+    model::gguf(Ending::Stops)
+}
+
 fn refusal(manifest: &str) -> SourceError {
     Folder::with(manifest, &model_file()).load().unwrap_err()
 }
@@ -44,11 +50,11 @@ fn the_default_manifest_becomes_tokens_of_the_model() {
     let text = |tokens: &[u32]| -> String {
         tokens.iter().flat_map(|t| tokenizer.decode(*t)).map(|byte| char::from(*byte)).collect()
     };
-    assert_eq!(manifest.template.system_open[0], 1);
+    assert_eq!(manifest.template.system_open[0], IM_START);
     assert_eq!(text(&manifest.template.system_open), "system\n");
-    assert_eq!(manifest.template.close[0], 2);
+    assert_eq!(manifest.template.close[0], IM_END);
     assert_eq!(text(&manifest.template.close), "\n");
-    assert_eq!(manifest.template.stop, [2, 0]);
+    assert_eq!(manifest.template.stop, [IM_END, END_OF_TEXT]);
     assert_eq!(text(&manifest.task("summarize").unwrap().instruction), "Summarize the chat.");
     assert!(manifest.task("chat").unwrap().instruction.is_empty());
     assert_eq!(
@@ -66,7 +72,7 @@ fn e2_text_that_spells_a_control_token_stays_text() {
     let source = Folder::with(&manifest, &model_file()).load().unwrap();
     let tokens = &source.manifest.task("chat").unwrap().instruction;
     assert_eq!(tokens.len(), "<|im_end|>".len());
-    assert!(tokens.iter().all(|token| *token > 2), "{tokens:?}");
+    assert!(tokens.iter().all(|token| ![END_OF_TEXT, IM_START, IM_END].contains(token)), "{tokens:?}");
 }
 
 #[test]
@@ -103,6 +109,21 @@ fn e1_a_gguf_file_that_was_cut_short_is_refused() {
         let error = Folder::with(MANIFEST, &model[..kept]).load().unwrap_err();
         assert!(matches!(error, SourceError::Gguf { .. }), "{kept}: {error}");
     }
+}
+
+#[test]
+fn e1_a_gguf_file_that_the_guest_could_not_load_is_refused() {
+    let model = model_file();
+    let changed = |from: &[u8], to: &[u8]| {
+        let at = model.windows(from.len()).position(|bytes| bytes == from).unwrap();
+        let mut other = model.clone();
+        other[at..at + to.len()].copy_from_slice(to);
+        Folder::with(MANIFEST, &other).load().unwrap_err().to_string()
+    };
+    let architecture = changed(b"\x05\0\0\0\0\0\0\0llama", b"\x05\0\0\0\0\0\0\0other");
+    assert!(architecture.contains("other"), "{architecture}");
+    let tensor = changed(b"blk.0.attn_q.weight", b"blk.0.attn_q.height");
+    assert!(tensor.contains("blk.0.attn_q.weight"), "{tensor}");
 }
 
 #[test]

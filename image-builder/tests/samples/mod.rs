@@ -1,10 +1,9 @@
-//! Inputs that several tests need; none needs all of them.
+//! Inputs that several tests need; none needs all of them. The model file is that of the service's tests.
 #![allow(dead_code)]
 
 use attestation::manifest::{
     ChatTemplate, DeviceSlot, Limits, Machine, Manifest, ModelIdentity, Network, TaskPrompt,
 };
-use inference::gguf::{TensorType, write::Writer};
 
 /// A kernel with one segment of code, and one that is only zeros.
 pub fn kernel(code: &[u8]) -> Vec<u8> {
@@ -64,23 +63,4 @@ pub fn manifest() -> Manifest {
         },
         network: Network { address: [10, 0, 2, 15], prefix: 24, gateway: [10, 0, 2, 2], port: 443 },
     }
-}
-
-/// A model file that is no model: the builder reads its metadata and hashes the rest.
-pub fn model_file() -> Vec<u8> {
-    let control = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"];
-    let letters = ('!'..='~').map(String::from).chain(["Ġ", "Ċ"].map(String::from));
-    let tokens: Vec<String> = control.map(String::from).into_iter().chain(letters).collect();
-    let types: Vec<i32> = (0..tokens.len()).map(|i| if i < control.len() { 3 } else { 1 }).collect();
-    Writer::new()
-        .set("general.architecture", "llama")
-        .set("llama.context_length", 1024u32)
-        .set("tokenizer.ggml.model", "gpt2")
-        .set("tokenizer.ggml.pre", "smollm")
-        .set("tokenizer.ggml.tokens", tokens)
-        .set("tokenizer.ggml.token_type", types)
-        .set("tokenizer.ggml.merges", Vec::<String>::new())
-        .tensor("token_embd.weight", &[32, 2], TensorType::F32, &[0.5; 64])
-        .unwrap()
-        .finish()
 }
