@@ -151,39 +151,17 @@ fn without_commas(path: &Path) -> OsString {
 }
 
 #[cfg(test)]
+#[path = "../../image-builder/tests/samples/mod.rs"]
+mod samples;
+
+#[cfg(test)]
 mod tests {
     use super::*;
-    use attestation::manifest::{ChatTemplate, Limits, ModelIdentity, Network};
 
     fn manifest() -> Manifest {
-        Manifest {
-            image: "test".into(),
-            version: "1".into(),
-            model: ModelIdentity { name: "tiny".into(), weights_bytes: 9, weights_root: [7; 48] },
-            template: ChatTemplate {
-                start: vec![],
-                system_open: vec![],
-                user_open: vec![],
-                assistant_open: vec![],
-                close: vec![],
-                stop: vec![],
-            },
-            tasks: vec![],
-            limits: Limits {
-                context_tokens: 64,
-                output_tokens: 16,
-                sessions: 1,
-                connections: 1,
-                request_bytes: 1024,
-                idle_ms: 1000,
-            },
-            machine: attestation::manifest::Machine {
-                memory_mib: 1024,
-                network: DeviceSlot { device: 4, bar: 0xC000_0000 },
-                weights: DeviceSlot { device: 0x15, bar: 0xC010_0000 },
-            },
-            network: Network { address: [10, 0, 2, 15], prefix: 24, gateway: [10, 0, 2, 2], port: 443 },
-        }
+        let mut manifest = samples::manifest();
+        manifest.machine.weights.device = 0x15;
+        manifest
     }
 
     fn machine<'a>(manifest: &'a Manifest, weights: &'a Path) -> Machine<'a> {
