@@ -7,8 +7,9 @@ use crate::machine::{Arguments, QEMU};
 use std::io::{self, BufRead, BufReader, Read};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{Receiver, Sender};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::thread;
+use std::time::{Duration, Instant};
 use wire::event::Event;
 
 /// What happens while a guest runs.
@@ -28,6 +29,9 @@ pub enum Happening {
 
 /// How many of QEMU's last lines are kept to explain its end.
 const LINES_KEPT: usize = 20;
+/// How long QEMU may live after the guest's last word. Under KVM it would live for ever: it does not know the exit with
+/// which a guest's termination request reaches it (`KVM_SYSTEM_EVENT_SEV_TERM`), and stops the machine instead of ending.
+const LAST_WORD: Duration = Duration::from_secs(3);
 /// What the SNP model's lines begin with.
 const MODEL_PREFIX: &str = "snp-model: ";
 
@@ -38,9 +42,18 @@ pub fn run(
     arguments: &Arguments,
     sender: &Sender<Happening>,
     happenings: &Receiver<Happening>,
+    tell: impl FnMut(&Happening),
+) -> Result<Ending, Failure> {
+    follow(start(arguments)?, sender, happenings, LAST_WORD, tell)
+}
+
+fn follow(
+    mut qemu: Qemu,
+    sender: &Sender<Happening>,
+    happenings: &Receiver<Happening>,
+    last_word: Duration,
     mut tell: impl FnMut(&Happening),
 ) -> Result<Ending, Failure> {
-    let mut qemu = start(arguments)?;
     let mut open = 0;
     if let Some(output) = qemu.0.stdout.take() {
         forward(output, sender.clone(), read_events);
@@ -51,10 +64,28 @@ pub fn run(
         open += 1;
     }
     let mut seen = Seen::default();
+    let mut deadline: Option<Instant> = None;
     while open > 0 {
-        let Ok(happening) = happenings.recv() else { break };
+        let next = match deadline {
+            None => happenings.recv().map_err(RecvTimeoutError::from),
+            Some(deadline) => happenings.recv_timeout(deadline.saturating_duration_since(Instant::now())),
+        };
+        let happening = match next {
+            Ok(happening) => happening,
+            Err(RecvTimeoutError::Timeout) => {
+                deadline = None;
+                qemu.end();
+                continue;
+            }
+            Err(RecvTimeoutError::Disconnected) => break,
+        };
         match &happening {
-            Happening::Event(event) => seen.event(*event),
+            Happening::Event(event) => {
+                seen.event(*event);
+                if seen.terminating.is_some() {
+                    deadline = deadline.or(Some(Instant::now() + last_word));
+                }
+            }
             Happening::ModelLine(line) => seen.model_line = Some(line.clone()),
             Happening::QemuLine(line) => {
                 seen.qemu_lines.push(line.clone());
@@ -149,5 +180,32 @@ fn read_lines(output: impl Read, sender: &Sender<Happening>) {
         if sender.send(happening).is_err() {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc::channel;
+    use wire::termination::Termination;
+
+    #[test]
+    fn a_qemu_that_outlives_its_guest_is_ended() {
+        let last = Event::Terminating { reason: Termination::MemoryLayout, value: 7 };
+        let octal: String = last.encode().iter().map(|byte| format!("\\{byte:03o}")).collect();
+        // Left alone, it would end after a while, and as if the guest had broken a rule.
+        let mut patience = Command::new("sleep").arg("20").stdout(Stdio::piped()).spawn().unwrap();
+        let qemu = Command::new("sh")
+            .args(["-c", &format!("printf '{octal}'; read line; exit 35")])
+            .stdin(patience.stdout.take().unwrap())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (sender, happenings) = channel();
+        let ending = follow(Qemu(qemu), &sender, &happenings, Duration::from_millis(100), |_| {});
+        patience.kill().unwrap();
+        patience.wait().unwrap();
+        assert!(matches!(ending, Ok(Ending::Terminated(Some((Termination::MemoryLayout, 7))))), "{ending:?}");
     }
 }
