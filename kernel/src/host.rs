@@ -68,6 +68,17 @@ impl Width {
             Self::Quad => 8,
         }
     }
+
+    /// The widest aligned access at `address` of which no byte lies beyond `left`; `None` if nothing is left.
+    ///
+    /// A copy in such steps reads and writes an aligned field as one, so that neither side ever sees half of an index
+    /// that the other side is changing (VIRTIO 1.2 §2.7: the indexes are 16 bits wide and free-running).
+    pub fn widest(address: usize, left: usize) -> Option<Self> {
+        [Self::Quad, Self::Long, Self::Word, Self::Byte].into_iter().find(|width| {
+            let bytes = width.bytes() as usize;
+            bytes <= left && address.is_multiple_of(bytes)
+        })
+    }
 }
 
 /// The host refused or broke a request that a correct host serves.
@@ -106,5 +117,33 @@ pub trait SharedBytes {
         let mut bytes = [0; 2];
         self.read(offset, &mut bytes)?;
         Ok(Alleged::new(u16::from_le_bytes(bytes)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a12_an_aligned_field_is_one_access() {
+        for (bytes, width) in [(1, Width::Byte), (2, Width::Word), (4, Width::Long), (8, Width::Quad)] {
+            for address in (0x1000..0x1040).step_by(bytes) {
+                assert_eq!(Width::widest(address, bytes), Some(width), "{address:#x}");
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_copy_takes_each_byte_once_in_aligned_steps(start in 0usize..64, length in 0usize..64) {
+            let (mut at, end) = (start, start + length);
+            while let Some(width) = Width::widest(at, end - at) {
+                prop_assert!(at.is_multiple_of(width.bytes() as usize));
+                at += width.bytes() as usize;
+                prop_assert!(at <= end);
+            }
+            prop_assert_eq!(at, end);
+        }
     }
 }

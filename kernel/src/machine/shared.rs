@@ -1,6 +1,6 @@
 //! Memory shared with the host: copied from and to, never referenced.
 
-use kernel::host::{OutOfBounds, SharedBytes};
+use kernel::host::{OutOfBounds, SharedBytes, Width};
 
 /// A run of shared pages. It has one owner: it cannot be cloned, only split.
 pub struct SharedRun {
@@ -50,33 +50,43 @@ impl SharedBytes for SharedRun {
     }
 
     fn read(&self, offset: usize, out: &mut [u8]) -> Result<(), OutOfBounds> {
-        let mut from = self.check(offset, out.len())?;
-        let (longs, bytes) = out.as_chunks_mut::<8>();
-        for long in longs {
-            // SAFETY: within the run; x86 reads unaligned words, and volatile means once.
-            *long = unsafe { (from as *const [u8; 8]).read_volatile() };
-            from += 8;
-        }
-        for byte in bytes {
-            // SAFETY: within the run.
-            *byte = unsafe { (from as *const u8).read_volatile() };
-            from += 1;
+        let (mut from, mut rest) = (self.check(offset, out.len())?, out);
+        while let Some(width) = Width::widest(from, rest.len()) {
+            // SAFETY: within the run and aligned; volatile means once.
+            let value = unsafe {
+                match width {
+                    Width::Byte => (from as *const u8).read_volatile().into(),
+                    Width::Word => (from as *const u16).read_volatile().into(),
+                    Width::Long => (from as *const u32).read_volatile().into(),
+                    Width::Quad => (from as *const u64).read_volatile(),
+                }
+            };
+            let (piece, next) = rest.split_at_mut(width.bytes() as usize);
+            piece.copy_from_slice(&value.to_le_bytes()[..piece.len()]);
+            from += piece.len();
+            rest = next;
         }
         Ok(())
     }
 
     fn write(&mut self, offset: usize, bytes: &[u8]) -> Result<(), OutOfBounds> {
-        let mut to = self.check(offset, bytes.len())?;
-        let (longs, bytes) = bytes.as_chunks::<8>();
-        for long in longs {
-            // SAFETY: within the run.
-            unsafe { (to as *mut [u8; 8]).write_volatile(*long) };
-            to += 8;
-        }
-        for byte in bytes {
-            // SAFETY: within the run.
-            unsafe { (to as *mut u8).write_volatile(*byte) };
-            to += 1;
+        let (mut to, mut rest) = (self.check(offset, bytes.len())?, bytes);
+        while let Some(width) = Width::widest(to, rest.len()) {
+            let (piece, next) = rest.split_at(width.bytes() as usize);
+            let mut value = [0; 8];
+            value[..piece.len()].copy_from_slice(piece);
+            let value = u64::from_le_bytes(value);
+            // SAFETY: within the run and aligned.
+            unsafe {
+                match width {
+                    Width::Byte => (to as *mut u8).write_volatile(value as u8),
+                    Width::Word => (to as *mut u16).write_volatile(value as u16),
+                    Width::Long => (to as *mut u32).write_volatile(value as u32),
+                    Width::Quad => (to as *mut u64).write_volatile(value),
+                }
+            }
+            to += piece.len();
+            rest = next;
         }
         Ok(())
     }
