@@ -44,6 +44,31 @@ impl Frequency {
     }
 }
 
+/// Most milliseconds by which one reading moves the clock: longer than any step of the guest's work, and far below what
+/// overflows the network stack's estimates of round trips (32-bit milliseconds, times seven).
+const MOST_STEP_MS: u64 = 60_000;
+
+/// A clock out of readings that may jump: it never runs backwards, and never far ahead at once.
+#[derive(Debug, Default)]
+pub struct Steady {
+    last: u64,
+    now: u64,
+}
+
+impl Steady {
+    /// A clock at 0.
+    pub const fn new() -> Self {
+        Self { last: 0, now: 0 }
+    }
+
+    /// Takes in a reading in milliseconds; the time now.
+    pub fn advance(&mut self, reading: u64) -> u64 {
+        self.now += reading.saturating_sub(self.last).min(MOST_STEP_MS);
+        self.last = reading;
+        self.now
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -70,5 +95,16 @@ mod tests {
         assert_eq!(found(&[(TIMING_LEAF, 0, [0, 0, 0, 0])], Some(0)), ASSUMED_KHZ);
         assert_eq!(found(&[(TIMING_LEAF, 0, [99_999, 0, 0, 0])], None), ASSUMED_KHZ);
         assert_eq!(found(&[(0x15, 0, [0, 1, 1, 0])], Some(u64::MAX)), ASSUMED_KHZ);
+    }
+
+    #[test]
+    fn a14_a_counter_that_jumps_moves_time_a_little() {
+        let mut clock = Steady::new();
+        let start = clock.advance(5_000_000);
+        assert_eq!(start, MOST_STEP_MS);
+        assert_eq!(clock.advance(5_000_250), start + 250);
+        assert_eq!(clock.advance(u64::MAX), start + 250 + MOST_STEP_MS);
+        assert_eq!(clock.advance(7), start + 250 + MOST_STEP_MS, "backwards");
+        assert_eq!(clock.advance(9), start + 252 + MOST_STEP_MS, "and on from there");
     }
 }

@@ -2,11 +2,14 @@
 
 use super::instructions::{MSR_GUEST_TSC_FREQ, rdmsr, rdtsc};
 use crate::CPUID;
-use kernel::clock::Frequency;
+use core::cell::RefCell;
+use critical_section::Mutex;
+use kernel::clock::{Frequency, Steady};
 use kernel::once::Once;
 use kernel::snp::status::SevStatus;
 
 static FREQUENCY: Once<Frequency> = Once::new();
+static CLOCK: Mutex<RefCell<Steady>> = Mutex::new(RefCell::new(Steady::new()));
 
 /// Finds out how fast the counter runs.
 pub fn start(status: SevStatus) {
@@ -18,7 +21,9 @@ pub fn start(status: SevStatus) {
     }
 }
 
-/// Milliseconds since some moment before the boot; 0 before [`start`].
+/// Milliseconds since some moment of the boot; 0 before [`start`].
 pub fn now_ms() -> u64 {
-    FREQUENCY.get().map_or(0, |frequency| frequency.milliseconds(rdtsc()))
+    let Some(frequency) = FREQUENCY.get() else { return 0 };
+    let reading = frequency.milliseconds(rdtsc());
+    critical_section::with(|section| CLOCK.borrow(section).borrow_mut().advance(reading))
 }
