@@ -4,7 +4,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 use attestation::manifest;
 use core::cmp::Reverse;
-use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
+use smoltcp::iface::{Config, Interface, PollIngressSingleResult, PollResult, SocketHandle, SocketSet};
 use smoltcp::phy::Device;
 use smoltcp::socket::tcp;
 use smoltcp::time::{Duration, Instant};
@@ -19,6 +19,10 @@ const HANDSHAKE_MS: u64 = 5_000;
 const PEER_TIMEOUT_MS: u64 = 30_000;
 /// Connections that closed keep their socket for so long to see the other end's FIN.
 const CLOSING_MS: u64 = 5_000;
+
+/// Frames that are taken in at a time: as many as the card has buffers. Whoever sends faster than the guest reads would
+/// otherwise keep it reading (REQUIREMENTS A17).
+const FRAMES_PER_TURN: usize = crate::virtio::queue::SLOTS as usize;
 
 /// What is done with the bytes of connections; the service.
 pub trait Handler {
@@ -104,8 +108,7 @@ impl<Id: Copy> Server<Id> {
         now_ms: u64,
     ) -> bool {
         let now = instant(now_ms);
-        let received =
-            self.interface.poll(now, device, &mut self.sockets) != smoltcp::iface::PollResult::None;
+        let received = self.exchange(device, now);
         let mut moved = false;
         for slot in &mut self.slots {
             let socket = self.sockets.get_mut::<tcp::Socket>(slot.socket);
@@ -113,9 +116,26 @@ impl<Id: Copy> Server<Id> {
         }
         self.make_room(handler, now_ms);
         if moved {
-            self.interface.poll(now, device, &mut self.sockets);
+            self.exchange(device, now);
         }
         received || moved
+    }
+
+    /// A bounded number of frames in, then all that can go out; whether any socket may have changed.
+    fn exchange(&mut self, device: &mut impl Device, now: Instant) -> bool {
+        let mut changed = false;
+        self.interface.poll_maintenance(now);
+        for _ in 0..FRAMES_PER_TURN {
+            match self.interface.poll_ingress_single(now, device, &mut self.sockets) {
+                PollIngressSingleResult::None => break,
+                PollIngressSingleResult::PacketProcessed => {}
+                PollIngressSingleResult::SocketStateChanged => changed = true,
+            }
+        }
+        while self.interface.poll_egress(now, device, &mut self.sockets) != PollResult::None {
+            changed = true;
+        }
+        changed
     }
 
     /// With nobody listening, new clients would be turned away. So the oldest half-open handshake, or else the oldest socket

@@ -1,7 +1,7 @@
 //! The server against clients on the other end of a cable in memory.
 
 use super::*;
-use smoltcp::phy::{Loopback, Medium};
+use smoltcp::phy::{DeviceCapabilities, Loopback, Medium, RxToken, TxToken};
 
 /// Gives back what it gets, in capitals; takes so many connections.
 struct Shout {
@@ -147,4 +147,49 @@ fn a17_half_open_handshakes_give_their_places_back() {
     assert!(world.socket(late).may_send());
     world.run(HANDSHAKE_MS + PEER_TIMEOUT_MS);
     assert!(world.server.listening() >= SPARE_SOCKETS);
+}
+
+/// A cable on which the next frame has always arrived already.
+struct Flood(usize);
+
+struct Frame;
+
+impl Device for Flood {
+    type RxToken<'a> = Frame;
+    type TxToken<'a> = Frame;
+
+    fn receive(&mut self, _: Instant) -> Option<(Frame, Frame)> {
+        self.0 += 1;
+        assert!(self.0 <= 10 * FRAMES_PER_TURN, "the guest does nothing but read");
+        Some((Frame, Frame))
+    }
+
+    fn transmit(&mut self, _: Instant) -> Option<Frame> {
+        Some(Frame)
+    }
+
+    fn capabilities(&self) -> DeviceCapabilities {
+        let mut capabilities = DeviceCapabilities::default();
+        capabilities.medium = Medium::Ethernet;
+        capabilities.max_transmission_unit = 1514;
+        capabilities
+    }
+}
+
+impl RxToken for Frame {
+    fn consume<R, F: FnOnce(&[u8]) -> R>(self, read: F) -> R {
+        read(&[0; 60])
+    }
+}
+
+impl TxToken for Frame {
+    fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, length: usize, write: F) -> R {
+        write(&mut vec![0; length])
+    }
+}
+
+#[test]
+fn a17_a_flood_of_frames_does_not_keep_the_guest_from_its_clients() {
+    let mut world = World::new();
+    world.server.poll(&mut Flood(0), &mut world.handler, 1);
 }
