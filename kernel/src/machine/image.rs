@@ -10,6 +10,7 @@ unsafe extern "C" {
     static __guard_main: u8;
     static __stack_main_bottom: u8;
     static __guard_vc: u8;
+    static __stack_vc_bottom: u8;
     static __stack_vc_top: u8;
     static __guard_double_fault: u8;
     static __stack_double_fault_top: u8;
@@ -35,6 +36,8 @@ address! {
     tables = __tables;
     /// Lowest byte of the main stack.
     main_stack_bottom = __stack_main_bottom;
+    /// Lowest byte of the #VC stack.
+    vc_stack_bottom = __stack_vc_bottom;
     /// Where #VC handling starts.
     vc_stack_top = __stack_vc_top;
     /// Where double-fault handling starts.

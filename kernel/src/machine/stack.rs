@@ -3,6 +3,7 @@
 use super::image;
 use crate::CPUID;
 use core::arch::asm;
+use kernel::memory::heap::wipe;
 
 /// The processor's state after reset, as XRSTOR and FXRSTOR read it (APM vol. 2, §11.5): no component is marked as saved, so
 /// each takes its initial value; control words are those of the ABI.
@@ -19,7 +20,8 @@ static INITIAL_STATE: InitialState = {
     InitialState(area)
 };
 
-/// Zeroes the unused part of the main stack, and every vector register. What is in use belongs to callers that are still
+/// Zeroes the unused part of the main stack, the stack on which `cpuid` is answered (it keeps the registers of whoever
+/// asked, vectors included), and every vector register. What is in use belongs to callers that are still
 /// running: the boot and the main loop, which hold no text of a session.
 #[inline(never)]
 pub fn wipe_unused() {
@@ -37,6 +39,9 @@ pub fn wipe_unused() {
             out("rax") _,
         );
     }
+    let (bottom, top) = (image::vc_stack_bottom(), image::vc_stack_top());
+    // SAFETY: nothing below answers a `cpuid`, so nobody is on that stack.
+    unsafe { wipe(bottom as *mut u8, (top - bottom) as usize) };
     let states = CPUID.get().map_or(0, |cpuid| cpuid.xcr0());
     let area = &raw const INITIAL_STATE;
     // SAFETY: the area is aligned and has the form that both instructions expect; all registers that they write are
