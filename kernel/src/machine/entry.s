@@ -1,8 +1,10 @@
 # From the entry contract (32-bit protected mode, flat segments, paging off, interrupts off, everything private and
 # validated where the image, the CPUID page and the manifest lie) to Rust in long mode.
 #
-# Nothing here may cause a #VC, because there is no IDT yet: no cpuid, no port, no device memory. SEV_STATUS, EFER and
-# the GHCB MSR are never intercepted in an SNP guest (APM vol. 2, §15.34.10 and §15.35.4).
+# Nothing here may cause a #VC, because there is no IDT yet: no cpuid, no port, no device memory. The processor answers
+# for SEV_STATUS and the GHCB MSR itself (APM vol. 2, §15.34.10 and §15.35.4), and KVM leaves EFER to an SNP guest
+# (`sev_es_init_vmcb`). A host that intercepts it all the same, or injects anything here, finds no IDT: the vectors of the
+# reset state lie at address 0, which is never validated, so the processor shuts the guest down.
 
 .set MSR_EFER, 0xc0000080
 .set MSR_GHCB, 0xc0010130
