@@ -25,34 +25,47 @@ fn hash(label: &str, parts: &[&Node]) -> Node {
     Sha512::digest(w.finish()).into()
 }
 
-/// The tree's levels, leaves first and root last; there is always a root.
-fn levels(leaves: &[Node]) -> Vec<Vec<Node>> {
-    let mut level: Vec<Node> = leaves.iter().map(|leaf| hash(LEAF, &[leaf])).collect();
-    level.resize(level.len().next_power_of_two(), hash(PADDING, &[]));
-    let mut levels = vec![level];
-    while let Some(last) = levels.last()
-        && last.len() > 1
-    {
-        let next = last.chunks_exact(2).map(|pair| hash(INNER, &[&pair[0], &pair[1]])).collect();
-        levels.push(next);
-    }
-    levels
+/// The tree over a batch's leaves.
+pub struct Tree {
+    leaves: usize,
+    /// Leaves first and root last; there is always a root.
+    levels: Vec<Vec<Node>>,
 }
 
-/// The root over `leaves`. Nothing leads to the root over no leaves, and no path is short enough to lead to one over
-/// more than 2^[`MAX_DEPTH`].
+impl Tree {
+    /// Hashes all of it. Nothing leads to the root over no leaves, and no path is short enough to lead to one over more
+    /// than 2^[`MAX_DEPTH`].
+    pub fn new(leaves: &[Node]) -> Self {
+        let mut level: Vec<Node> = leaves.iter().map(|leaf| hash(LEAF, &[leaf])).collect();
+        level.resize(level.len().next_power_of_two(), hash(PADDING, &[]));
+        let mut levels = vec![level];
+        while let Some(last) = levels.last()
+            && last.len() > 1
+        {
+            let next = last.chunks_exact(2).map(|pair| hash(INNER, &[&pair[0], &pair[1]])).collect();
+            levels.push(next);
+        }
+        Self { leaves: leaves.len(), levels }
+    }
+
+    /// The root.
+    pub fn root(&self) -> Node {
+        self.levels.last().map_or_else(|| hash(PADDING, &[]), |top| top[0])
+    }
+
+    /// The siblings on the way from the leaf at `index` to the root, lowest first; `None` if there is no such leaf.
+    pub fn path(&self, index: usize) -> Option<Vec<Node>> {
+        if index >= self.leaves {
+            return None;
+        }
+        let (_root, below) = self.levels.split_last()?;
+        Some(below.iter().enumerate().map(|(height, level)| level[(index >> height) ^ 1]).collect())
+    }
+}
+
+/// The root over `leaves`, for those who need no path.
 pub fn root(leaves: &[Node]) -> Node {
-    levels(leaves).last().map_or_else(|| hash(PADDING, &[]), |top| top[0])
-}
-
-/// The siblings on the way from the leaf at `index` to the root, lowest first; `None` if there is no such leaf.
-pub fn path(leaves: &[Node], index: usize) -> Option<Vec<Node>> {
-    if index >= leaves.len() {
-        return None;
-    }
-    let levels = levels(leaves);
-    let (_root, below) = levels.split_last()?;
-    Some(below.iter().enumerate().map(|(height, level)| level[(index >> height) ^ 1]).collect())
+    Tree::new(leaves).root()
 }
 
 /// The root that a leaf, its index and its path lead to; `None` if the index does not fit the path's length or the
@@ -80,18 +93,19 @@ mod tests {
     fn every_leaf_reaches_the_root() {
         for count in 1..=33 {
             let leaves = leaves(count);
-            let root = Some(root(&leaves));
+            let tree = Tree::new(&leaves);
+            let root = Some(tree.root());
             for (index, leaf) in leaves.iter().enumerate() {
-                let path = path(&leaves, index).unwrap();
+                let path = tree.path(index).unwrap();
                 assert_eq!(climb(leaf, index as u32, &path), root, "leaf {index} of {count}");
             }
-            assert_eq!(path(&leaves, count), None);
+            assert_eq!(tree.path(count), None);
         }
     }
 
     #[test]
     fn b7_nothing_leads_to_the_root_over_no_leaves() {
-        assert_eq!(path(&[], 0), None);
+        assert_eq!(Tree::new(&[]).path(0), None);
         assert_ne!(climb(&[0; 64], 0, &[]), Some(root(&[])));
         assert_ne!(climb(&root(&[]), 0, &[]), Some(root(&[])));
     }
@@ -118,9 +132,10 @@ mod tests {
             count in 1usize..40, pick in any::<prop::sample::Index>(), byte in 0usize..64, bit in 0u8..8,
         ) {
             let leaves = leaves(count);
-            let root = Some(root(&leaves));
+            let tree = Tree::new(&leaves);
+            let root = Some(tree.root());
             let index = pick.index(count);
-            let good = path(&leaves, index).unwrap();
+            let good = tree.path(index).unwrap();
 
             let mut leaf = leaves[index];
             leaf[byte] ^= 1 << bit;

@@ -207,7 +207,7 @@ fn fresh(certificate_key: &KeyPair, index: usize, count: usize) -> FreshEvidence
         report: common::report(&batch::root(&leaves)).to_vec(),
         certificates: CHAIN.certificate_table(),
         index: index as u32,
-        path: batch::path(&leaves, index).unwrap(),
+        path: batch::Tree::new(&leaves).path(index).unwrap(),
     }
 }
 

@@ -303,7 +303,8 @@ impl<'m, P: Platform, W: Workers> Service<'m, P, W> {
         if waiting.is_empty() {
             return false;
         }
-        let attested = match self.platform.attest(&batch::root(&leaves)) {
+        let tree = batch::Tree::new(&leaves);
+        let attested = match self.platform.attest(&tree.root()) {
             Ok(attested) => attested,
             // They keep waiting; the idle time bounds how long.
             Err(AttestError::Throttled) => return false,
@@ -318,7 +319,7 @@ impl<'m, P: Platform, W: Workers> Service<'m, P, W> {
             }
         };
         for (index, id) in waiting.iter().enumerate() {
-            let Some(path) = batch::path(&leaves, index) else { continue };
+            let Some(path) = tree.path(index) else { continue };
             let evidence = FreshEvidence {
                 report: attested.report.clone(),
                 certificates: attested.certificates.clone(),
