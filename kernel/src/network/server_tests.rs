@@ -1,7 +1,9 @@
 //! The server against clients on the other end of a cable in memory.
 
 use super::*;
-use smoltcp::phy::{DeviceCapabilities, Loopback, Medium, RxToken, TxToken};
+use proptest::prelude::*;
+use smoltcp::phy::{ChecksumCapabilities, DeviceCapabilities, Loopback, Medium, RxToken, TxToken};
+use std::collections::VecDeque;
 
 /// Gives back what it gets, in capitals; takes so many connections.
 struct Shout {
@@ -192,4 +194,161 @@ impl TxToken for Frame {
 fn a17_a_flood_of_frames_does_not_keep_the_guest_from_its_clients() {
     let mut world = World::new();
     world.server.poll(&mut Flood(0), &mut world.handler, 1);
+}
+
+/// A cable whose other end sends any bytes it likes. Checksums are not looked at: a hostile peer gets them right.
+#[derive(Default)]
+struct Wire {
+    to_guest: VecDeque<Vec<u8>>,
+    from_guest: Vec<Vec<u8>>,
+}
+
+struct Arrived(Vec<u8>);
+
+struct Leaving<'a>(&'a mut Vec<Vec<u8>>);
+
+impl Device for Wire {
+    type RxToken<'a> = Arrived;
+    type TxToken<'a> = Leaving<'a>;
+
+    fn receive(&mut self, _: Instant) -> Option<(Arrived, Leaving<'_>)> {
+        Some((Arrived(self.to_guest.pop_front()?), Leaving(&mut self.from_guest)))
+    }
+
+    fn transmit(&mut self, _: Instant) -> Option<Leaving<'_>> {
+        Some(Leaving(&mut self.from_guest))
+    }
+
+    fn capabilities(&self) -> DeviceCapabilities {
+        let mut capabilities = DeviceCapabilities::default();
+        capabilities.medium = Medium::Ethernet;
+        capabilities.max_transmission_unit = 1514;
+        capabilities.checksum = ChecksumCapabilities::ignored();
+        capabilities
+    }
+}
+
+impl RxToken for Arrived {
+    fn consume<R, F: FnOnce(&[u8]) -> R>(self, read: F) -> R {
+        read(&self.0)
+    }
+}
+
+impl TxToken for Leaving<'_> {
+    fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, length: usize, write: F) -> R {
+        let mut frame = vec![0; length];
+        let result = write(&mut frame);
+        self.0.push(frame);
+        result
+    }
+}
+
+const GUEST_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
+const PEER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
+
+fn ethernet(kind: u16, body: &[u8]) -> Vec<u8> {
+    [&GUEST_MAC[..], &PEER_MAC, &kind.to_be_bytes(), body].concat()
+}
+
+/// The peer says which MAC address is its.
+fn arp(peer: [u8; 4]) -> Vec<u8> {
+    let head = [0, 1, 8, 0, 6, 4, 0, 1];
+    ethernet(0x0806, &[&head[..], &PEER_MAC, &peer, &[0; 6], &NETWORK.address].concat())
+}
+
+#[derive(Clone, Debug)]
+struct Segment {
+    port: u16,
+    sequence: u32,
+    acknowledged: u32,
+    flags: u8,
+    window: u16,
+    options: Vec<u8>,
+    payload: usize,
+}
+
+fn tcp(peer: [u8; 4], segment: &Segment) -> Vec<u8> {
+    let mut options = segment.options.clone();
+    options.resize(options.len().next_multiple_of(4), 0);
+    let length = (40 + options.len() + segment.payload) as u16;
+    let mut ip = vec![0x45, 0];
+    ip.extend(length.to_be_bytes());
+    ip.extend([0, 0, 0x40, 0, 64, 6, 0, 0]);
+    ip.extend([peer, NETWORK.address].as_flattened());
+    ip.extend([segment.port, NETWORK.port].map(u16::to_be_bytes).as_flattened());
+    ip.extend([segment.sequence, segment.acknowledged].map(u32::to_be_bytes).as_flattened());
+    ip.extend([((20 + options.len()) as u8) << 2, segment.flags]);
+    ip.extend(segment.window.to_be_bytes());
+    ip.extend([0; 4]);
+    ip.extend(options);
+    ip.resize(length.into(), b'a');
+    ethernet(0x0800, &ip)
+}
+
+/// Near zero, near the edges of a window, or anywhere.
+fn distance() -> impl Strategy<Value = u32> {
+    let near = |centre: u32| (0..8u32).prop_map(move |i| centre.wrapping_add(i).wrapping_sub(4));
+    prop_oneof![6 => near(1), 2 => near(1460), 2 => near(16 * 1024), 1 => near(1 << 31), 1 => any::<u32>()]
+}
+
+/// Options that are well-formed or anything.
+fn options() -> impl Strategy<Value = Vec<u8>> {
+    let mss = any::<u16>().prop_map(|mss| [&[2, 4], &mss.to_be_bytes()[..]].concat());
+    let scale = any::<u8>().prop_map(|shift| vec![3, 3, shift, 1]);
+    let garbage = prop::collection::vec(any::<u8>(), 0..40);
+    prop_oneof![4 => Just(vec![]), 2 => mss, 2 => scale, 1 => Just(vec![4, 2]), 2 => garbage]
+}
+
+fn segment() -> impl Strategy<Value = Segment> {
+    // FIN 1, SYN 2, RST 4, PSH 8, ACK 16
+    let flags = prop_oneof![6 => Just(16), 3 => Just(24), 2 => Just(17), 2 => Just(2), 1 => Just(4), 1 => any::<u8>()];
+    let window = prop_oneof![2 => Just(0), 2 => Just(u16::MAX), 1 => any::<u16>()];
+    let payload = prop_oneof![3 => Just(0), 2 => 1usize..1400];
+    (50_000u16..50_003, distance(), distance(), flags, window, options(), payload).prop_map(
+        |(port, sequence, acknowledged, flags, window, options, payload)| Segment {
+            port,
+            sequence,
+            acknowledged,
+            flags,
+            window,
+            options,
+            payload,
+        },
+    )
+}
+
+proptest! {
+    #[test]
+    fn a17_no_segments_make_the_guest_panic(
+        segments in prop::collection::vec((segment(), 0u64..40_000), 1..60),
+        frames in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..80), 0..4),
+    ) {
+        let peer = [NETWORK.address[0], NETWORK.address[1], NETWORK.address[2], 77];
+        let mut wire = Wire::default();
+        let mut server = Server::new(&mut wire, GUEST_MAC, &NETWORK, PLACES, 7, 0);
+        let mut handler = Shout { places: PLACES as usize, next: 0, open: Vec::new() };
+        let syn = |port| Segment {
+            port, sequence: 0, acknowledged: 0, flags: 2, window: 1000, options: vec![2, 4, 5, 180], payload: 0,
+        };
+        wire.to_guest.push_back(arp(peer));
+        wire.to_guest.extend((50_000..50_003).map(|port| tcp(peer, &syn(port))));
+        wire.to_guest.extend(frames.iter().map(|body| ethernet(0x0800, body)));
+        let mut now = 1;
+        server.poll(&mut wire, &mut handler, now);
+        // What the guest sends next to each port, as its SYN|ACK says.
+        let start = |wire: &Wire, port: u16| {
+            let to = |frame: &&Vec<u8>| frame.len() >= 54 && frame[36..38] == port.to_be_bytes() && frame[47] & 2 != 0;
+            let found = wire.from_guest.iter().find(to).map(|frame| frame[38..42].try_into().unwrap());
+            found.map_or(0, u32::from_be_bytes)
+        };
+        let starts: Vec<u32> = (50_000..50_003).map(|port| start(&wire, port)).collect();
+        prop_assert!(starts.iter().all(|start| *start != 0), "the guest answers");
+        for (segment, pause) in segments {
+            let acknowledged = starts[usize::from(segment.port - 50_000)].wrapping_add(segment.acknowledged);
+            wire.to_guest.push_back(tcp(peer, &Segment { acknowledged, ..segment }));
+            now += if pause > 30_000 { pause } else { pause / 1000 };
+            server.poll(&mut wire, &mut handler, now);
+        }
+        prop_assert!(handler.open.len() <= PLACES as usize);
+    }
 }
