@@ -32,6 +32,8 @@ const LINES_KEPT: usize = 20;
 /// How long QEMU may live after the guest's last word. Under KVM it would live for ever: it does not know the exit with
 /// which a guest's termination request reaches it (`KVM_SYSTEM_EVENT_SEV_TERM`), and stops the machine instead of ending.
 const LAST_WORD: Duration = Duration::from_secs(3);
+/// How QEMU then begins its complaint (`kvm_arch_handle_exit`): all there is from a guest that ended before its first event.
+const UNKNOWN_EXIT: &str = "KVM: unknown exit reason";
 /// What the SNP model's lines begin with.
 const MODEL_PREFIX: &str = "snp-model: ";
 
@@ -88,6 +90,9 @@ fn follow(
             }
             Happening::ModelLine(line) => seen.model_line = Some(line.clone()),
             Happening::QemuLine(line) => {
+                if line.starts_with(UNKNOWN_EXIT) {
+                    deadline = deadline.or(Some(Instant::now() + last_word));
+                }
                 seen.qemu_lines.push(line.clone());
                 let excess = seen.qemu_lines.len().saturating_sub(LINES_KEPT);
                 seen.qemu_lines.drain(..excess);
@@ -189,14 +194,11 @@ mod tests {
     use std::sync::mpsc::channel;
     use wire::termination::Termination;
 
-    #[test]
-    fn a_qemu_that_outlives_its_guest_is_ended() {
-        let last = Event::Terminating { reason: Termination::MemoryLayout, value: 7 };
-        let octal: String = last.encode().iter().map(|byte| format!("\\{byte:03o}")).collect();
-        // Left alone, it would end after a while, and as if the guest had broken a rule.
+    /// What comes of a QEMU that says this and then, left alone, ends after a while as if the guest had broken a rule.
+    fn after(words: &str) -> Ending {
         let mut patience = Command::new("sleep").arg("20").stdout(Stdio::piped()).spawn().unwrap();
         let qemu = Command::new("sh")
-            .args(["-c", &format!("printf '{octal}'; read line; exit 35")])
+            .args(["-c", &format!("{words}; read line; exit 35")])
             .stdin(patience.stdout.take().unwrap())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -206,6 +208,17 @@ mod tests {
         let ending = follow(Qemu(qemu), &sender, &happenings, Duration::from_millis(100), |_| {});
         patience.kill().unwrap();
         patience.wait().unwrap();
-        assert!(matches!(ending, Ok(Ending::Terminated(Some((Termination::MemoryLayout, 7))))), "{ending:?}");
+        ending.unwrap()
+    }
+
+    #[test]
+    fn a_qemu_that_outlives_its_guest_is_ended() {
+        let last = Event::Terminating { reason: Termination::MemoryLayout, value: 7 };
+        let octal: String = last.encode().iter().map(|byte| format!("\\{byte:03o}")).collect();
+        let ending = after(&format!("printf '{octal}'"));
+        assert!(matches!(ending, Ending::Terminated(Some((Termination::MemoryLayout, 7)))), "{ending:?}");
+
+        let ending = after("echo 'KVM: unknown exit reason 24' >&2");
+        assert!(matches!(ending, Ending::QemuDied { status: None, .. }), "{ending:?}");
     }
 }
