@@ -62,11 +62,16 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
         _ => {}
     }
+    a20_nothing_of_a_session_is_left_in_memory()?;
+    println!("test a20_nothing_of_a_session_is_left_in_memory ... ok");
+    Ok(())
+}
+
+fn a20_nothing_of_a_session_is_left_in_memory() -> Result<(), Box<dyn Error>> {
     for request in [summarize as fn(&str) -> Vec<u8>, chat] {
         session(request, SERVE)?;
         session(request, SERVE_WIPING)?;
     }
-    println!("test a20_nothing_of_a_session_is_left_in_memory ... ok");
     Ok(())
 }
 
