@@ -1,7 +1,7 @@
 //! Guest messages on the hardware's side: the secrets page, and the way to the AMD-SP and back.
 
 use super::shared::SharedRun;
-use super::{ghcb, paging};
+use super::{ghcb, instructions, paging};
 use ::attestation::certificate_table;
 use alloc::vec::Vec;
 use kernel::fatal::{Fatal, OrFatal};
@@ -13,6 +13,9 @@ use wire::termination::Termination;
 
 /// Room for the host's certificates, in pages. A chain of three takes about 5 KiB.
 const CERTIFICATE_PAGES: usize = 8;
+
+/// `PAUSE`s of one rest: about 20 ms on processors with SEV-SNP, which take some 50 cycles for each.
+const REST: u32 = 1 << 20;
 
 /// Takes VMPCK0 and removes the secrets and CPUID pages, which are not needed after the boot.
 ///
@@ -82,5 +85,9 @@ impl Carrier for GhcbCarrier {
         };
         self.reply.read(0, reply)?;
         Ok(status)
+    }
+
+    fn rest(&mut self) {
+        (0..REST).for_each(|_| instructions::pause());
     }
 }

@@ -17,7 +17,8 @@ pub const MESSAGE_BYTES: usize = 4096;
 /// Bytes of an attestation report.
 pub const REPORT_BYTES: usize = 1184;
 
-/// How often a busy host is asked again with the same bytes.
+/// How often a busy host is asked again with the same bytes, after a rest each time. Hosts throttle guests to about one
+/// message a second (Linux's guest waits for up to a minute), and giving up costs the key.
 const BUSY_RETRIES: u32 = 1000;
 
 // The header, table "SNP_GUEST_MSG header".
@@ -53,6 +54,9 @@ pub trait Carrier {
         reply: &mut [u8; MESSAGE_BYTES],
         certificates: Option<&mut Vec<u8>>,
     ) -> Result<GuestRequestStatus, HostFault>;
+
+    /// Waits for some hundredths of a second, before a busy host is asked again. Does not rest on a clock of the host.
+    fn rest(&mut self);
 }
 
 /// Why there is no report.
@@ -132,7 +136,10 @@ impl Messenger {
         loop {
             match carrier.carry(&message, &mut reply, certificates.as_deref_mut()) {
                 Ok(GuestRequestStatus(0)) => break,
-                Ok(GuestRequestStatus::BUSY) if tries < BUSY_RETRIES => tries += 1,
+                Ok(GuestRequestStatus::BUSY) if tries < BUSY_RETRIES => {
+                    tries += 1;
+                    carrier.rest();
+                }
                 // More certificates than there is room for: the report is worth having without them.
                 Ok(GuestRequestStatus::INVALID_LENGTH) if certificates.is_some() => {
                     if let Some(table) = certificates.take() {

@@ -10,12 +10,13 @@ type Page = [u8; MESSAGE_BYTES];
 struct Platform<L> {
     sequence: u64,
     seen: Vec<Page>,
+    rests: usize,
     lie: L,
 }
 
 impl<L: FnMut(usize, &mut Page) -> Option<GuestRequestStatus>> Platform<L> {
     fn new(lie: L) -> Self {
-        Self { sequence: 0, seen: Vec::new(), lie }
+        Self { sequence: 0, seen: Vec::new(), rests: 0, lie }
     }
 
     /// `SNP_GUEST_REQUEST` as the firmware does it.
@@ -53,6 +54,10 @@ impl<L: FnMut(usize, &mut Page) -> Option<GuestRequestStatus>> Carrier for Platf
             table.extend_from_slice(b"certificates");
         }
         Ok(status)
+    }
+
+    fn rest(&mut self) {
+        self.rests += 1;
     }
 }
 
@@ -130,6 +135,7 @@ fn a11_a_retry_sends_the_same_bytes() {
     let mut platform = Platform::new(|turn, _: &mut Page| (turn < 4).then_some(GuestRequestStatus::BUSY));
     assert!(messenger().report(&mut platform, &[1; 64]).is_ok());
     assert_eq!(platform.seen.len(), 4);
+    assert_eq!(platform.rests, 3, "one before each retry");
     assert!(platform.seen.iter().all(|message| *message == platform.seen[0]));
 }
 
