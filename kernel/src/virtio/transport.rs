@@ -248,11 +248,6 @@ impl<H: HostIo> Transport<H> {
         self.set_status(STATUS_RUNNING)
     }
 
-    /// Whether the device is still in the state that the driver put it in.
-    pub fn is_running(&mut self) -> Result<bool, DeviceError> {
-        Ok(self.status()?.is(STATUS_RUNNING.into()))
-    }
-
     /// Tells the device that new chains are in a queue.
     pub fn notify(&mut self, doorbell: Doorbell) -> Result<(), DeviceError> {
         Ok(self.io.mmio_write(doorbell.gpa, Width::Word, doorbell.index.into())?)
