@@ -34,6 +34,8 @@ pub enum Lie {
     ErrorStatus,
     /// Nothing is ever returned.
     Silent,
+    /// The device resets itself when it is told of a chain, and returns nothing.
+    Reset,
 }
 
 /// What the device is and how it behaves.
@@ -45,6 +47,9 @@ pub struct State {
     pub lie: Lie,
     /// Whether the device forgets FEATURES_OK.
     pub refuse_features: bool,
+    /// Whether the configuration has changed whenever one looks again.
+    pub restless: bool,
+    generation: u8,
     /// Whether the registers are said to lie outside the BAR.
     pub registers_outside: bool,
     /// Whether the capability list runs in a circle.
@@ -103,6 +108,8 @@ pub fn device(kind: super::transport::Kind, memory_bytes: usize) -> (Host, Memor
         configuration: vec![0x52, 0x54, 0, 0x12, 0x34, 0x56, 0, 0],
         lie: Lie::None,
         refuse_features: false,
+        restless: false,
+        generation: 0,
         registers_outside: false,
         circular_capabilities: false,
         sectors: 1024,
@@ -277,7 +284,7 @@ impl HostIo for Host {
     }
 
     fn mmio_read(&mut self, gpa: u64, _: Width) -> Result<Alleged<u64>, HostFault> {
-        let state = self.0.borrow();
+        let mut state = self.0.borrow_mut();
         let register = gpa - u64::from(SLOT.bar);
         Ok(Alleged::new(match register {
             0x04 => state.features >> (32 * state.feature_half) & 0xffff_ffff,
@@ -285,7 +292,10 @@ impl HostIo for Host {
                 let hidden = if state.refuse_features { 8 } else { 0 };
                 u64::from(state.status & !hidden)
             }
-            0x15 => 0,
+            0x15 => {
+                state.generation += u8::from(state.restless);
+                state.generation.into()
+            }
             0x18 => state.queue_size.into(),
             0x1e => state.select.into(),
             _ if register >= DEVICE => state.configuration[(register - DEVICE) as usize].into(),
@@ -311,6 +321,7 @@ impl HostIo for Host {
                 let ring = &mut rings[(register as usize - 0x20) / 8];
                 *ring |= value << (8 * (register % 8));
             }
+            NOTIFY.. if state.lie == Lie::Reset => state.status = 0,
             NOTIFY.. => state.work(),
             _ => {}
         }

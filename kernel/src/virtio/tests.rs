@@ -55,6 +55,31 @@ fn a12_a_lying_disk_is_dead() {
 }
 
 #[test]
+fn a12_a_configuration_that_changes_while_it_is_read_is_refused() {
+    let (host, memory) = disk();
+    host.0.borrow_mut().restless = true;
+    assert_eq!(Block::start(host, memory, SLOT).err(), Some(DeviceError::Dead));
+    let (host, memory) = card();
+    host.0.borrow_mut().restless = true;
+    assert_eq!(Network::start(host, memory, SLOT).err(), Some(DeviceError::Dead));
+}
+
+#[test]
+fn a12_a_device_that_resets_itself_in_flight_is_not_used_again() {
+    let (host, memory) = disk();
+    let mut disk = Block::start(host.clone(), memory, SLOT).unwrap();
+    host.0.borrow_mut().lie = Lie::Reset;
+    let mut waited = 0;
+    let mut patience = || {
+        waited += 1;
+        waited < 10
+    };
+    assert_eq!(disk.read(0, &mut [0; 512], &mut patience), Err(DeviceError::Timeout));
+    host.0.borrow_mut().lie = Lie::None;
+    assert_eq!(disk.read(0, &mut [0; 512], || true), Err(DeviceError::Dead));
+}
+
+#[test]
 fn a12_a_read_past_the_end_fails() {
     let (host, memory) = disk();
     let mut disk = Block::start(host, memory, SLOT).unwrap();
