@@ -11,7 +11,7 @@ use hyper_util::rt::TokioIo;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, aws_lc_rs, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
+use rustls::{ClientConfig, DigitallySignedStruct, NamedGroup, SignatureScheme};
 use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
@@ -108,6 +108,7 @@ pub struct Session {
     sender: SendRequest<Full<Bytes>>,
     host: String,
     verdict: Verdict,
+    key_exchange: NamedGroup,
     patience: Duration,
 }
 
@@ -136,11 +137,13 @@ impl Session {
         let stream = timeout(patience, connector.connect(name, tcp))
             .await
             .map_err(|_| SessionError::Silent(patience))?
-            .map_err(|source| match verifier.rejection() {
-                Some(rejection) => SessionError::Evidence(rejection),
-                None => SessionError::Handshake { server: server.to_owned(), source },
+            .map_err(|source| match verifier.outcome() {
+                Some(Err(rejection)) => SessionError::Evidence(rejection),
+                _ => SessionError::Handshake { server: server.to_owned(), source },
             })?;
+        let in_handshake = verifier.outcome().ok_or(SessionError::Malformed)??;
         let (_, tls) = stream.get_ref();
+        let key_exchange = tls.negotiated_key_exchange_group().ok_or(SessionError::Malformed)?.name();
         let exporter: Exporter = tls
             .export_keying_material([0; EXPORTER_LEN], EXPORTER_LABEL, None)
             .map_err(|_| SessionError::Malformed)?;
@@ -168,8 +171,14 @@ impl Session {
         .await
         .map_err(SessionError::in_own_words)?;
         let evidence = whole(response, patience).await?;
-        let verdict = verify_fresh(&evidence, &nonce, &certificate, &exporter, &policy, SystemTime::now())?;
-        Ok(Self { sender, host, verdict, patience })
+        let verdict = verify_fresh(&evidence, &nonce, &certificate, &exporter, &policy, SystemTime::now())?
+            .after(&in_handshake);
+        Ok(Self { sender, host, verdict, key_exchange, patience })
+    }
+
+    /// The key exchange of the TLS session.
+    pub fn key_exchange(&self) -> NamedGroup {
+        self.key_exchange
     }
 
     /// What was checked, and what the policy relaxed.
@@ -253,18 +262,18 @@ fn configuration(verifier: Arc<EvidenceVerifier>) -> Result<ClientConfig, Sessio
 struct EvidenceVerifier {
     policy: Arc<Policy>,
     algorithms: WebPkiSupportedAlgorithms,
-    rejection: Mutex<Option<VerifyError>>,
+    outcome: Mutex<Option<Result<Verdict, VerifyError>>>,
 }
 
 impl EvidenceVerifier {
     fn new(policy: Arc<Policy>) -> Self {
         let algorithms = aws_lc_rs::default_provider().signature_verification_algorithms;
-        Self { policy, algorithms, rejection: Mutex::new(None) }
+        Self { policy, algorithms, outcome: Mutex::new(None) }
     }
 
-    /// Why the certificate was refused, if it was.
-    fn rejection(&self) -> Option<VerifyError> {
-        self.rejection.lock().ok()?.take()
+    /// What came of the certificate, if one was shown.
+    fn outcome(&self) -> Option<Result<Verdict, VerifyError>> {
+        self.outcome.lock().ok()?.take()
     }
 }
 
@@ -281,17 +290,14 @@ impl ServerCertVerifier for EvidenceVerifier {
             return Err(rustls::Error::General("a guest sends one certificate".into()));
         }
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(now.as_secs());
-        match verify_certificate(certificate, &self.policy, now) {
-            Ok(_) => Ok(ServerCertVerified::assertion()),
-            Err(rejection) => {
-                if let Ok(mut slot) = self.rejection.lock() {
-                    *slot = Some(rejection);
-                }
-                Err(rustls::Error::InvalidCertificate(
-                    rustls::CertificateError::ApplicationVerificationFailure,
-                ))
-            }
+        let outcome = verify_certificate(certificate, &self.policy, now);
+        let refused =
+            rustls::Error::InvalidCertificate(rustls::CertificateError::ApplicationVerificationFailure);
+        let answer = if outcome.is_ok() { Ok(ServerCertVerified::assertion()) } else { Err(refused) };
+        if let Ok(mut slot) = self.outcome.lock() {
+            *slot = Some(outcome);
         }
+        answer
     }
 
     fn verify_tls12_signature(

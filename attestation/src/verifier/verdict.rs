@@ -108,6 +108,16 @@ impl Verdict {
         self.root == Root::Amd
     }
 
+    /// This verdict with what an `earlier` one on the same guest had checked and relaxed besides.
+    #[must_use]
+    pub fn after(mut self, earlier: &Self) -> Self {
+        let own = std::mem::replace(&mut self.checked, earlier.checked.clone());
+        self.checked.extend(own.into_iter().filter(|check| !earlier.checked.contains(check)));
+        let own = std::mem::replace(&mut self.relaxed, earlier.relaxed.clone());
+        self.relaxed.extend(own.into_iter().filter(|relaxed| !earlier.relaxed.contains(relaxed)));
+        self
+    }
+
     /// Three lines for people: image, model, and what was checked and relaxed.
     pub fn lines(&self) -> [String; 3] {
         let Image { name, version, model, manifest_digest, .. } = &self.image;

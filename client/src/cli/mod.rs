@@ -157,7 +157,7 @@ async fn summarize(request: SummarizeRequest, server: Server) -> Result<(), Fail
             "messages_sent": sent,
             "prompt_tokens": done.prompt_tokens,
             "completion_tokens": done.completion_tokens,
-            "evidence": show::verdict_json(session.verdict()),
+            "evidence": show::evidence_json(&session),
         }))
     } else {
         if !complete {
@@ -173,7 +173,7 @@ async fn verify(server: Server) -> Result<(), Failure> {
     let session = connect(&server, &progress).await?;
     progress.finish();
     if server.json {
-        show::json(&serde_json::json!({ "evidence": show::verdict_json(session.verdict()) }))
+        show::json(&serde_json::json!({ "evidence": show::evidence_json(&session) }))
     } else {
         show::verdict(session.verdict())
     }

@@ -2,7 +2,7 @@
 
 use super::Failure;
 use attestation::verifier::Verdict;
-use client::session::Step;
+use client::session::{Session, Step};
 use client::text::printable;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
@@ -107,7 +107,8 @@ pub fn verdict(verdict: &Verdict) -> io::Result<()> {
 }
 
 /// The evidence for programs.
-pub fn verdict_json(verdict: &Verdict) -> Value {
+pub fn evidence_json(session: &Session) -> Value {
+    let verdict = session.verdict();
     let list = |items: Vec<String>| Value::from(items);
     json!({
         "image": { "name": verdict.image.name, "version": verdict.image.version },
@@ -115,6 +116,7 @@ pub fn verdict_json(verdict: &Verdict) -> Value {
         "launch_digest": verdict.launch_digest.to_string(),
         "manifest_digest": verdict.image.manifest_digest.to_string(),
         "product": verdict.product.to_string(),
+        "key_exchange": format!("{:?}", session.key_exchange()),
         "checked": list(verdict.checked.iter().map(ToString::to_string).collect()),
         "relaxed": list(verdict.relaxed.iter().map(ToString::to_string).collect()),
         "development_root": !verdict.protects(),

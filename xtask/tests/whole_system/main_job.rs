@@ -23,6 +23,8 @@ fn a_summary_arrives_in_an_attested_session() {
     assert_eq!(json["messages_sent"], 3);
     assert!(!json["summary"].as_str().unwrap().is_empty());
     assert_eq!(json["evidence"]["development_root"], true);
+    // REQUIREMENTS B11, harvest now and decrypt later.
+    assert_eq!(json["evidence"]["key_exchange"], "X25519MLKEM768");
 
     let output =
         cloister(&["verify", "--server", &guest.server(), "--policy", policy.to_str().unwrap(), "--json"]);
