@@ -38,29 +38,33 @@ impl Vocabulary {
         words.sort_unstable();
         let mut words: Vec<(Vec<u32>, u64)> =
             words.into_iter().map(|(word, n)| (word.bytes().map(byte_token).collect(), n)).collect();
+        let mut pairs: HashMap<(u32, u32), u64> = HashMap::new();
+        for (word, n) in &words {
+            adjacent(word).for_each(|pair| *pairs.entry(pair).or_default() += n);
+        }
         let mut merges = Vec::new();
         let mut spelled: Vec<Vec<u8>> = Self::from_merges(vec![]).bytes;
         let mut known: HashSet<Vec<u8>> = HashSet::new();
-        while FIRST_MERGE as usize + merges.len() < size {
-            let mut pairs: HashMap<(u32, u32), u64> = HashMap::new();
-            for (word, n) in &words {
-                for pair in word.windows(2) {
-                    *pairs.entry((pair[0], pair[1])).or_default() += n;
-                }
-            }
+        let mut doubles: HashSet<(u32, u32)> = HashSet::new();
+        while spelled.len() < size {
+            let candidates = pairs.iter().filter(|(pair, n)| **n > 1 && !doubles.contains(pair));
+            let best = candidates.max_by_key(|&(pair, n)| (n, std::cmp::Reverse(pair)));
+            let Some((&pair, _)) = best else { break };
+            let joined = [&spelled[pair.0 as usize][..], &spelled[pair.1 as usize]].concat();
             // Two merges may spell the same bytes; the second would be a token that nobody can name.
-            let join =
-                |(left, right): (u32, u32)| [&spelled[left as usize][..], &spelled[right as usize]].concat();
-            pairs.retain(|&pair, n| *n > 1 && !known.contains(&join(pair)));
-            let best = pairs.into_iter().max_by_key(|&(pair, n)| (n, std::cmp::Reverse(pair)));
-            let Some((pair, _)) = best else { break };
-            let joined = join(pair);
-            known.insert(joined.clone());
+            if !known.insert(joined.clone()) {
+                doubles.insert(pair);
+                continue;
+            }
+            let token = spelled.len() as u32;
             spelled.push(joined);
-            let token = FIRST_MERGE + merges.len() as u32;
             merges.push(pair);
-            for (word, _) in &mut words {
-                merge(word, pair, token);
+            for (word, n) in &mut words {
+                if adjacent(word).any(|other| other == pair) {
+                    adjacent(word).for_each(|pair| *pairs.entry(pair).or_default() -= *n);
+                    merge(word, pair, token);
+                    adjacent(word).for_each(|pair| *pairs.entry(pair).or_default() += *n);
+                }
             }
         }
         Self::from_merges(merges)
@@ -116,6 +120,11 @@ impl Vocabulary {
 
 fn byte_token(byte: u8) -> u32 {
     FIRST_BYTE + u32::from(byte)
+}
+
+/// The pairs of neighbours in a word.
+fn adjacent(word: &[u32]) -> impl Iterator<Item = (u32, u32)> {
+    word.windows(2).map(|pair| (pair[0], pair[1]))
 }
 
 /// Replaces every occurrence of `pair`, from the left, by `token`.

@@ -2,14 +2,14 @@
 //! project's own engine.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
 use inference::{Generation, GenerationId, Limits, Model, OutputKind, Sampling, Scheduler, SingleThread};
 
 use crate::bpe::CONTROL;
-use crate::dataset::{Difficulty, Sample, Split, Texts};
+use crate::dataset::{Difficulty, Sample, Split, Task, Texts};
 use crate::prompt::{prompt, rendered};
 use crate::score::{Score, Vocabulary};
 
@@ -37,8 +37,7 @@ const LONGEST_ANSWER: u32 = 256;
 pub fn evaluate(options: &Options) -> Result<()> {
     let file = std::fs::read(&options.model)
         .with_context(|| format!("{} cannot be read; train a model first", options.model.display()))?;
-    let model =
-        Model::load(&file).map_err(|error| anyhow::anyhow!("{}: {error}", options.model.display()))?;
+    let model = Model::load(&file).map_err(|error| anyhow!("{}: {error}", options.model.display()))?;
     let texts = Texts::load()?;
     let mut generator = texts.generator(Split::HeldOut, options.seed);
     let samples: Vec<Sample> = (0..options.chats).map(|_| generator.summary(Difficulty::FULL)).collect();
@@ -61,6 +60,27 @@ pub fn evaluate(options: &Options) -> Result<()> {
     Ok(())
 }
 
+/// Prints the summary of a chat in a text file.
+pub fn summarise_file(model: &Path, chat: &Path) -> Result<()> {
+    let file = read(model)?;
+    let model = load(&file, model)?;
+    let text = std::fs::read_to_string(chat).with_context(|| format!("{} cannot be read", chat.display()))?;
+    let messages: Vec<(String, String)> =
+        text.lines().filter_map(|line| line.split_once(": ")).map(|(a, b)| (a.into(), b.into())).collect();
+    ensure!(!messages.is_empty(), "{} has no line of the form 'sender: text'", chat.display());
+    let sample = Sample { language: String::new(), task: Task::Summarize, messages, answer: Vec::new() };
+    println!("{}", summarise(&model, &[sample], &ProgressBar::hidden())?.concat());
+    Ok(())
+}
+
+fn read(model: &Path) -> Result<Vec<u8>> {
+    std::fs::read(model).with_context(|| format!("{} cannot be read; train a model first", model.display()))
+}
+
+fn load<'a>(file: &'a [u8], path: &Path) -> Result<Model<'a>> {
+    Model::load(file).map_err(|error| anyhow!("{}: {error}", path.display()))
+}
+
 /// The summaries, several at once.
 fn summarise(model: &Model<'_>, samples: &[Sample], bar: &ProgressBar) -> Result<Vec<String>> {
     let tokenizer = model.tokenizer();
@@ -68,8 +88,7 @@ fn summarise(model: &Model<'_>, samples: &[Sample], bar: &ProgressBar) -> Result
         ensure!(tokenizer.control(name) == Some(id as u32), "the model has no control token {name}");
     }
     let limits = Limits { context_tokens: model.config().context_length, sessions: 8, prefill_chunk: 256 };
-    let mut scheduler =
-        Scheduler::new(model, limits, SingleThread).map_err(|error| anyhow::anyhow!("{error}"))?;
+    let mut scheduler = Scheduler::new(model, limits, SingleThread).map_err(|error| anyhow!("{error}"))?;
     let mut answers = vec![Vec::new(); samples.len()];
     let mut running: BTreeMap<GenerationId, usize> = BTreeMap::new();
     let mut waiting = samples.iter().enumerate();
@@ -85,7 +104,7 @@ fn summarise(model: &Model<'_>, samples: &[Sample], bar: &ProgressBar) -> Result
                 stop: vec![crate::bpe::TURN_END, crate::bpe::END_OF_TEXT],
                 sampling: Sampling::default(),
             };
-            let id = scheduler.submit(generation).map_err(|error| anyhow::anyhow!("{error}"))?;
+            let id = scheduler.submit(generation).map_err(|error| anyhow!("{error}"))?;
             running.insert(id, index);
         }
         if running.is_empty() {

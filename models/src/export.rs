@@ -6,8 +6,9 @@ use inference::gguf::TensorType;
 use inference::gguf::write::Writer;
 
 use crate::bpe::{CONTROL, END_OF_TEXT, TURN_END, Vocabulary};
+use crate::net::attention::HEAD;
 use crate::net::decoder::Decoder;
-use crate::net::ops::{HEAD, NORM_EPSILON};
+use crate::net::ops::NORM_EPSILON;
 
 /// For programs that render prompts from the file itself.
 const CHAT_TEMPLATE: &str = "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";

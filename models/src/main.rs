@@ -12,6 +12,8 @@ mod prompt;
 mod score;
 mod train;
 
+use std::path::PathBuf;
+
 use anyhow::Result;
 use clap::Parser;
 
@@ -32,6 +34,14 @@ enum Command {
     Train(train::Options),
     /// Judge the model on chats that it was not trained on.
     Eval(eval::Options),
+    /// Summarise a chat here, without a guest: one `sender: text` a line.
+    Summarize {
+        /// The chat.
+        chat: PathBuf,
+        /// The model file.
+        #[arg(long, default_value = "models/cloister-mini.gguf")]
+        model: PathBuf,
+    },
     /// Write the model file from a checkpoint, with the options of the run that saved it.
     Export(train::Options),
 }
@@ -41,6 +51,7 @@ fn main() -> Result<()> {
         Command::Generate { count, seed } => generate(count, seed),
         Command::Train(options) => train::train(&options),
         Command::Eval(options) => eval::evaluate(&options),
+        Command::Summarize { chat, model } => eval::summarise_file(&model, &chat),
         Command::Export(options) => train::export_checkpoint(&options),
     }
 }

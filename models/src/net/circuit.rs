@@ -11,8 +11,8 @@
 
 use candle_core::{Device, Result, Tensor, Var};
 
+use super::attention::HEAD;
 use super::decoder::{Decoder, Layer, Shape};
-use super::ops::HEAD;
 
 /// The first element of the token's own part of the stream.
 const TOKEN: usize = 1;

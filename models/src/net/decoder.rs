@@ -7,7 +7,8 @@ use candle_core::{Device, Result, Tensor, Var};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
-use super::ops::{CausalAttention, HEAD, RmsNorm, Rope, SwiGlu};
+use super::attention::{CausalAttention, HEAD, Rope};
+use super::ops::{RmsNorm, SwiGlu};
 
 /// The network's shape.
 #[derive(Clone, Copy, Debug)]
