@@ -19,6 +19,9 @@ const PYTHON: Tool = Tool { program: "python3", package: "python3", probe: &["--
 /// Debian's Python has the modules for virtual environments in a package of their own.
 const VENV: Tool =
     Tool { program: "python3", package: "python3-venv", probe: &["-c", "import ensurepip, venv"] };
+/// The `cmw` crate, the judge of our evidence's encoding, builds with OpenSSL although it does not use it.
+const PKG_CONFIG: Tool = Tool { program: "pkg-config", package: "pkg-config", probe: &["--version"] };
+const LIBSSL: Tool = Tool { program: "pkg-config", package: "libssl-dev", probe: &["--exists", "openssl"] };
 
 impl Tool {
     fn is_there(&self) -> bool {
@@ -34,7 +37,7 @@ pub fn for_demo() -> Result<()> {
 
 /// What `cargo ci` needs.
 pub fn for_ci() -> Result<()> {
-    install(&[QEMU, OPENSSL, PYTHON, VENV])
+    install(&[QEMU, OPENSSL, PYTHON, VENV, PKG_CONFIG, LIBSSL])
 }
 
 fn install(tools: &[Tool]) -> Result<()> {
