@@ -13,7 +13,18 @@ pub fn run() -> Result<()> {
     let clippy = ["-Dwarnings"];
     let freestanding = |package| {
         [
-            &["clippy", "--release", "--locked", "-p", package, "--features", "freestanding", "--bins", "--"],
+            &[
+                "clippy",
+                "--profile",
+                "freestanding",
+                "--locked",
+                "-p",
+                package,
+                "--features",
+                "freestanding",
+                "--bins",
+                "--",
+            ],
             &clippy[..],
         ]
         .concat()
