@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use candle_core::backprop::GradStore;
 use candle_core::{Device, Tensor, Var};
 
@@ -17,7 +17,9 @@ const CLIP: f32 = 1.0;
 /// The optimiser and the weights that it moves.
 pub struct AdamW {
     weights: Vec<Weight>,
-    steps: i32,
+    steps: u32,
+    /// Steps that the running means know of.
+    remembered: u32,
 }
 
 struct Weight {
@@ -35,12 +37,21 @@ impl AdamW {
             let zeros = vec![0f32; var.elem_count()];
             Weight { name, var: var.clone(), mean: zeros.clone(), square: zeros }
         };
-        Self { weights: weights.into_iter().map(weight).collect(), steps: 0 }
+        Self { weights: weights.into_iter().map(weight).collect(), steps: 0, remembered: 0 }
     }
 
     /// The steps that were made.
     pub fn steps(&self) -> usize {
         self.steps as usize
+    }
+
+    /// Forgets the running means: the next step is like a first one.
+    pub fn forget(&mut self) {
+        for weight in &mut self.weights {
+            weight.mean.fill(0.0);
+            weight.square.fill(0.0);
+        }
+        self.remembered = 0;
     }
 
     /// Moves the weights against the sum of the gradients.
@@ -57,8 +68,9 @@ impl AdamW {
         let square: f32 = sums.iter().map(|sum| sum.iter().map(|x| x * x).sum::<f32>()).sum();
         let shorten = (CLIP / square.sqrt().max(f32::MIN_POSITIVE)).min(1.0);
         self.steps += 1;
-        let correct_mean = 1.0 / (1.0 - BETA1.powi(self.steps));
-        let correct_square = 1.0 / (1.0 - BETA2.powi(self.steps));
+        self.remembered += 1;
+        let correct_mean = 1.0 / (1.0 - BETA1.powi(self.remembered as i32));
+        let correct_square = 1.0 / (1.0 - BETA2.powi(self.remembered as i32));
         for (weight, gradient) in self.weights.iter_mut().zip(&sums) {
             let mut values: Vec<f32> = weight.var.flatten_all()?.to_vec1()?;
             let state = weight.mean.iter_mut().zip(&mut weight.square);
@@ -82,7 +94,7 @@ impl AdamW {
             tensors.insert(format!("{name}.mean"), Tensor::from_slice(mean, var.shape(), &Device::Cpu)?);
             tensors.insert(format!("{name}.square"), Tensor::from_slice(square, var.shape(), &Device::Cpu)?);
         }
-        tensors.insert(STEPS.into(), Tensor::new(self.steps as u32, &Device::Cpu)?);
+        tensors.insert(STEPS.into(), Tensor::new(&[self.steps, self.remembered], &Device::Cpu)?);
         Ok(tensors)
     }
 
@@ -94,7 +106,9 @@ impl AdamW {
             *mean = get(&format!("{name}.mean"))?.flatten_all()?.to_vec1()?;
             *square = get(&format!("{name}.square"))?.flatten_all()?.to_vec1()?;
         }
-        self.steps = get(STEPS)?.to_scalar::<u32>()? as i32;
+        let steps = get(STEPS)?.to_vec1::<u32>()?;
+        let [steps, remembered] = steps[..] else { bail!("the checkpoint's '{STEPS}' are not two numbers") };
+        (self.steps, self.remembered) = (steps, remembered);
         Ok(())
     }
 }

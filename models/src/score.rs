@@ -13,8 +13,10 @@ pub struct Score {
     pub facts: BTreeMap<FactKind, Share>,
     /// Names, numbers and times in the summaries, and how many of them stand in no message of their chat.
     pub invented: Share,
+    /// The reference's lines, and how many of them the summaries have letter by letter.
+    pub lines: Share,
     /// Summaries equal to the reference.
-    pub exact: usize,
+    pub exact: Share,
 }
 
 /// A part of a whole.
@@ -56,14 +58,19 @@ impl Score {
         for word in said.iter().filter(|word| vocabulary.is_name(word)) {
             score.invented.count(!chat.contains(word));
         }
-        score.exact = usize::from(summary == sample.answer_text());
+        let reference = sample.answer_text();
+        for line in reference.lines() {
+            score.lines.count(summary.lines().any(|other| other == line));
+        }
+        score.exact.count(summary == reference);
         score
     }
 
     /// Adds what another score counted.
     pub fn add(&mut self, other: &Self) {
         self.chats += other.chats;
-        self.exact += other.exact;
+        self.lines.add(other.lines);
+        self.exact.add(other.exact);
         self.invented.add(other.invented);
         for (&kind, &share) in &other.facts {
             self.facts.entry(kind).or_default().add(share);
@@ -154,7 +161,7 @@ mod tests {
             let perfect = Score::of(&sample, &sample.answer_text(), &vocabulary);
             assert_eq!(perfect.recall().part, perfect.recall().of, "{sample:?}");
             assert_eq!(perfect.invented.part, 0, "{sample:?}");
-            assert_eq!(perfect.exact, 1);
+            assert_eq!((perfect.lines.percent(), perfect.exact.percent()), (100.0, 100.0));
             assert_eq!(Score::of(&sample, "", &vocabulary).recall().part, 0);
         }
     }

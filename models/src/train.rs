@@ -31,6 +31,9 @@ pub struct Options {
     /// Optimiser steps.
     #[arg(long, default_value_t = 5000)]
     pub steps: usize,
+    /// Further steps, after a restart at half the learning rate.
+    #[arg(long, default_value_t = 3000)]
+    pub further_steps: usize,
     /// Tokens in one step.
     #[arg(long, default_value_t = 2560)]
     pub batch_tokens: usize,
@@ -83,11 +86,16 @@ fn difficulty(progress: f64) -> Difficulty {
     }
 }
 
-/// Rises over the first steps, then falls along a cosine.
+/// Rises over the first steps, then falls along a cosine; twice, with a restart between (Loshchilov and Hutter
+/// 2017, "SGDR").
 fn learning_rate(options: &Options, step: usize) -> f32 {
+    let (step, steps, highest) = match step.checked_sub(options.steps) {
+        None => (step, options.steps, options.learning_rate),
+        Some(further) => (further, options.further_steps, options.learning_rate / 2.0),
+    };
     let rise = (step + 1) as f64 / WARM_UP as f64;
-    let cosine = 0.5 * (1.0 + (std::f64::consts::PI * step as f64 / options.steps as f64).cos());
-    (options.learning_rate * rise.min(0.02 + 0.98 * cosine)) as f32
+    let cosine = 0.5 * (1.0 + (std::f64::consts::PI * step as f64 / steps as f64).cos());
+    (highest * rise.min(0.02 + 0.98 * cosine)) as f32
 }
 
 /// The loss over all shards and each shard's gradients.
@@ -129,12 +137,16 @@ pub fn train(options: &Options) -> Result<()> {
     let held_out: Vec<Encoded> =
         (0..96).map(|_| encode(&judge.summary(Difficulty::FULL), &vocabulary)).collect();
 
-    let bar = ProgressBar::new(options.steps as u64).with_position(optimiser.steps() as u64);
+    let steps = options.steps + options.further_steps;
+    let bar = ProgressBar::new(steps as u64).with_position(optimiser.steps() as u64);
     bar.set_style(ProgressStyle::with_template("{bar:30} {pos}/{len} {msg}, {eta} left")?);
     let started = Instant::now();
     let (mut seen, mut smooth) = (0, None);
-    while optimiser.steps() < options.steps {
+    while optimiser.steps() < steps {
         let step = optimiser.steps();
+        if step == options.steps {
+            optimiser.forget();
+        }
         let samples = next_batch(step);
         seen += samples.iter().map(|sample| sample.tokens.len()).sum::<usize>();
         let (loss, gradients) = gradients(&decoder, &Shard::deal(&samples, options.threads))?;
@@ -148,10 +160,10 @@ pub fn train(options: &Options) -> Result<()> {
             let speed = seen as f64 / started.elapsed().as_secs_f64();
             log(&bar, format!("step {step}: loss {average:.4}, {seen} tokens, {speed:.0} tokens/s"));
         }
-        if step.is_multiple_of(CHECKPOINT) || step == options.steps {
+        if step.is_multiple_of(CHECKPOINT) || step == steps {
             save(&optimiser, &options.checkpoint)?;
         }
-        if step.is_multiple_of(2 * CHECKPOINT) || step == options.steps {
+        if step.is_multiple_of(2 * CHECKPOINT) || step == steps {
             let (tokens, slots) = accuracy(&decoder, &held_out)?;
             log(
                 &bar,
