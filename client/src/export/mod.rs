@@ -1,8 +1,8 @@
 //! Chat exports: the text file that WhatsApp's "Export chat" makes, from iOS and from Android.
 //!
 //! The format is documented nowhere and differs by platform and language, so the reader goes by shape: a message
-//! starts with a date and a time ([`header`]), everything up to the next such line belongs to it, and what the app
-//! itself wrote ([`placeholder`]) is left out. Only what people typed is ever sent.
+//! starts with a date and a time (`header.rs`), everything up to the next such line belongs to it, and what the app
+//! itself wrote (`placeholder.rs`) is left out. Only what people typed is ever sent.
 
 mod header;
 mod placeholder;

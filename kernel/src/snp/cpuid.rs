@@ -204,7 +204,7 @@ pub enum Feature {
     Avx512,
     /// User-mode instruction prevention.
     Umip,
-    /// Stale cache lines cannot outlive PVALIDATE (`COHERENCY_SFW_NO`; EBX[31], as in Linux `scattered.c`).
+    /// Stale cache lines cannot outlive PVALIDATE (`COHERENCY_SFW_NO`; `EBX[31]`, as in Linux `scattered.c`).
     CoherencySafe,
 }
 
