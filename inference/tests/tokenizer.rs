@@ -4,6 +4,7 @@ use inference::Tokenizer;
 use inference::gguf::{File, write::Writer};
 use inference::tokenizer::Error;
 use proptest::prelude::*;
+use regex_syntax::hir::{Class, ClassUnicode, Hir, HirKind};
 use std::sync::OnceLock;
 use tokenizers::models::TrainerWrapper;
 use tokenizers::models::bpe::{BPE, BpeTrainer};
@@ -89,6 +90,18 @@ fn assert_same(text: &str) {
     }
 }
 
+/// Leaves out what only the newer Unicode counts as a number: the reference takes its digits from the standard library,
+/// its letters and our tables are from `regex-syntax`, and the two are not always of the same version of Unicode.
+fn of_one_version(text: &str) -> String {
+    static NUMBERS: OnceLock<ClassUnicode> = OnceLock::new();
+    let numbers = NUMBERS.get_or_init(|| match regex_syntax::parse(r"\p{N}").map(Hir::into_kind) {
+        Ok(HirKind::Class(Class::Unicode(class))) => class,
+        _ => panic!("a class"),
+    });
+    let in_table = |c: char| numbers.ranges().iter().any(|range| (range.start()..=range.end()).contains(&c));
+    text.chars().filter(|c| c.is_numeric() == in_table(*c)).collect()
+}
+
 /// Text rich in what the rules distinguish: letters and numbers of many scripts, marks, every kind of white space.
 fn mixed() -> impl Strategy<Value = String> {
     let part = prop_oneof![
@@ -111,12 +124,12 @@ proptest! {
 
     #[test]
     fn the_same_tokens_as_the_reference_for_mixed_text(text in mixed()) {
-        assert_same(&text);
+        assert_same(&of_one_version(&text));
     }
 
     #[test]
     fn the_same_tokens_as_the_reference_for_any_text(text in any::<String>()) {
-        assert_same(&text);
+        assert_same(&of_one_version(&text));
     }
 
     #[test]
@@ -129,6 +142,12 @@ proptest! {
             prop_assert!(tokens.iter().all(|token| !control.contains(token)));
         }
     }
+}
+
+#[test]
+fn few_characters_differ_between_versions_of_unicode() {
+    let differ = ('\0'..=char::MAX).filter(|c| of_one_version(&c.to_string()).is_empty()).count();
+    assert!(differ < 100, "{differ} characters are left out of the comparison");
 }
 
 #[test]
