@@ -121,7 +121,7 @@ impl fmt::Display for BundleError {
             ),
             Self::Scenario => write!(
                 f,
-                "the scenario's name is not one: at most {MAX_SCENARIO_BYTES} of a-z, 0-9 and -; list them with the launcher"
+                "the scenario's name is not one: at most {MAX_SCENARIO_BYTES} of a-z, 0-9 and -"
             ),
         }
     }

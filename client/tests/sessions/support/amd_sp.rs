@@ -1,7 +1,6 @@
 //! An AMD-SP in software: a development chain, and the reports that it signs.
 
 use attestation::development::{Chain, Endorsement};
-use attestation::report::{self, GuestPolicy, PlatformInfo, SigningKey, offset};
 use attestation::verifier::{Digest, Image, NonEmpty, Policy, PolicyFile};
 use image_builder::source::Source;
 use service::Attested;
@@ -91,31 +90,7 @@ impl AmdSp {
 
     /// A signed report and the host's certificates.
     pub fn attest(&self, report_data: &[u8; 64]) -> Attested {
-        let endorsement = self.signer.endorsement();
-        let tcb = endorsement.tcb.to_bytes(endorsement.product);
-        let mut report = [0; report::LEN];
-        let fields: [(usize, &[u8]); 17] = [
-            (offset::VERSION, &5u32.to_le_bytes()),
-            (offset::POLICY, &GuestPolicy::CLOISTER.0.to_le_bytes()),
-            (offset::SIGNATURE_ALGO, &report::ECDSA_P384_SHA384.to_le_bytes()),
-            (offset::CURRENT_TCB, &tcb),
-            (offset::PLATFORM_INFO, &PlatformInfo::CLOISTER.0.to_le_bytes()),
-            (offset::KEY_INFO, &report::key_info(false, SigningKey::Vcek).to_le_bytes()),
-            (offset::REPORT_DATA, report_data),
-            (offset::MEASUREMENT, &self.launch_digest),
-            (offset::REPORT_ID, &[0x77; 32]),
-            (offset::REPORT_ID_MA, &[0xff; 32]),
-            (offset::REPORTED_TCB, &tcb),
-            (offset::CPUID_FAMILY, &[0x19, 0x11, 0x00]),
-            (offset::CHIP_ID, &endorsement.chip_id),
-            (offset::COMMITTED_TCB, &tcb),
-            (offset::CURRENT_VERSION, &[41, 55, 1]),
-            (offset::COMMITTED_VERSION, &[41, 55, 1]),
-            (offset::LAUNCH_TCB, &tcb),
-        ];
-        for (at, bytes) in fields {
-            report[at..at + bytes.len()].copy_from_slice(bytes);
-        }
+        let mut report = self.signer.unsigned_report(report_data, &self.launch_digest);
         self.signer.sign(&mut report).expect("the chain signs");
         Attested { report: report.to_vec(), certificates: self.certificates.clone() }
     }
