@@ -1,4 +1,4 @@
-//! The project's habits in one place: `cargo demo`, `cargo ci`, and what their tests share.
+//! The project's habits in one place: `cargo demo`, `cargo ci`, `cargo bench-all`, and what their tests share.
 //!
 //! Principles:
 //! * Each command sets up what it needs, or says in one message what is missing and how to get it.
@@ -6,6 +6,7 @@
 //! * Nothing is skipped. A tool that is not there is an error.
 #![forbid(unsafe_code)]
 
+pub mod bench;
 pub mod build;
 pub mod ci;
 pub mod demo;

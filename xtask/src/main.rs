@@ -1,4 +1,4 @@
-//! Entry of `cargo demo` and `cargo ci` (aliases in `.cargo/config.toml`).
+//! Entry of `cargo demo`, `cargo ci` and `cargo bench-all` (aliases in `.cargo/config.toml`).
 #![forbid(unsafe_code)]
 
 use clap::{Parser, Subcommand};
@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 /// Demonstrates and tests Cloister.
 #[derive(Parser)]
-#[command(name = "xtask", after_help = "Examples:\n  cargo demo\n  cargo ci")]
+#[command(name = "xtask", after_help = "Examples:\n  cargo demo\n  cargo ci\n  cargo bench-all")]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -21,12 +21,15 @@ enum Command {
     },
     /// Runs every check and test of the project.
     Ci,
+    /// Measures the project and prints a table; the results also go to a JSON file.
+    BenchAll(xtask::bench::Options),
 }
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Demo { chat } => xtask::demo::run(chat),
         Command::Ci => xtask::ci::run(),
+        Command::BenchAll(options) => xtask::bench::run(&options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

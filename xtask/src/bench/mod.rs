@@ -1,0 +1,134 @@
+//! `cargo bench-all`: every figure of docs/BENCHMARKS.md, from one command.
+//!
+//! A subject is a file here with one function that measures and adds [`Figure`]s. It uses only what the commands that
+//! it names use, so that each figure can be had again alone. A figure that a loaded machine would change is taken
+//! several times, and what is reported of it is a ratio or a median; counts of instructions repeat exactly.
+
+mod image;
+mod report;
+
+use crate::{build, setup};
+use anyhow::{Context, Result, bail};
+use serde::Serialize;
+use std::path::PathBuf;
+
+/// One measured number.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Figure {
+    /// The subject that measured it.
+    pub subject: &'static str,
+    /// What was measured, with its conditions; unique within the subject.
+    pub name: String,
+    /// The number.
+    pub value: f64,
+    /// Its unit, `1` for a ratio.
+    pub unit: &'static str,
+    /// The command that gives this figure again.
+    pub command: String,
+}
+
+/// The figures so far.
+pub struct Figures {
+    subject: &'static str,
+    all: Vec<Figure>,
+}
+
+impl Figures {
+    /// Adds a figure, and says it at once: a whole run takes a while.
+    pub fn add(
+        &mut self,
+        name: impl Into<String>,
+        value: f64,
+        unit: &'static str,
+        command: impl Into<String>,
+    ) {
+        let figure =
+            Figure { subject: self.subject, name: name.into(), value, unit, command: command.into() };
+        eprintln!("bench: {}: {} {}", figure.name, report::number(value), unit);
+        self.all.push(figure);
+    }
+}
+
+/// Something that is measured.
+pub struct Subject {
+    /// Its name on the command line and in the results.
+    pub name: &'static str,
+    /// One line about it.
+    pub about: &'static str,
+    /// Measures. The programs are built and the tools of [`setup::for_ci`] are there.
+    pub run: fn(&mut Figures) -> Result<()>,
+}
+
+/// All subjects, in the order in which they run.
+pub const SUBJECTS: &[Subject] = &[image::SUBJECT];
+
+/// What to measure, and how to show it.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  cargo bench-all\n  cargo bench-all image --json")]
+pub struct Options {
+    /// Subjects to measure; without any, all of them.
+    pub subjects: Vec<String>,
+    /// List the subjects and measure nothing.
+    #[arg(long)]
+    pub list: bool,
+    /// Print the results as JSON instead of a table.
+    #[arg(long)]
+    pub json: bool,
+    /// Where the JSON goes as well; the default is bench.json in the target folder.
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+}
+
+/// Measures, prints a table or JSON, and writes the JSON.
+pub fn run(options: &Options) -> Result<()> {
+    if options.list {
+        SUBJECTS.iter().for_each(|subject| println!("{:<12} {}", subject.name, subject.about));
+        return Ok(());
+    }
+    let chosen = choose(&options.subjects)?;
+    setup::for_ci()?;
+    build::programs()?;
+    let mut figures = Figures { subject: "", all: Vec::new() };
+    for subject in chosen {
+        figures.subject = subject.name;
+        (subject.run)(&mut figures).with_context(|| format!("the subject {} failed", subject.name))?;
+    }
+    let json = report::json(&figures.all)?;
+    let out = match &options.out {
+        Some(path) => path.clone(),
+        None => build::target()?.join("bench.json"),
+    };
+    std::fs::write(&out, &json).with_context(|| format!("cannot write {}", out.display()))?;
+    print!("{}", if options.json { json } else { report::table(&figures.all) });
+    eprintln!("bench: written to {}", out.display());
+    Ok(())
+}
+
+fn choose(names: &[String]) -> Result<Vec<&'static Subject>> {
+    let known = || SUBJECTS.iter().map(|subject| subject.name).collect::<Vec<_>>().join(", ");
+    if let Some(unknown) = names.iter().find(|name| SUBJECTS.iter().all(|subject| subject.name != **name)) {
+        bail!("{unknown:?} is not a subject; choose among {}", known());
+    }
+    Ok(SUBJECTS
+        .iter()
+        .filter(|subject| names.is_empty() || names.iter().any(|n| n == subject.name))
+        .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn subjects_are_chosen_by_name_and_a_wrong_one_is_refused() {
+        let all = choose(&[]).unwrap();
+        assert_eq!(all.len(), SUBJECTS.len());
+        assert_eq!(choose(&[SUBJECTS[0].name.to_owned()]).unwrap().len(), 1);
+        let Err(error) = choose(&["imag".into()]) else { panic!("a wrong name was taken") };
+        assert!(error.to_string().contains(SUBJECTS[0].name), "{error}");
+        let mut names: Vec<_> = SUBJECTS.iter().map(|subject| subject.name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), SUBJECTS.len(), "two subjects have one name");
+    }
+}
