@@ -1,11 +1,11 @@
-//! The number formats of weights: how values become stored bytes, and the scalar way back.
+//! The number formats of weights: conversions of single numbers, and of stored rows to values.
+use crate::blocks;
 use crate::gguf::TensorType;
-use alloc::vec::Vec;
 
 /// Values in a Q8_0 block.
-pub(crate) const Q8_VALUES: usize = 32;
+pub(crate) const Q8_VALUES: usize = blocks::BLOCK;
 /// Bytes of a Q8_0 block: a half-precision scale and the values.
-pub(crate) const Q8_BYTES: usize = 34;
+pub(crate) const Q8_BYTES: usize = blocks::Q8_0_BYTES;
 
 /// The single-precision value of a half-precision number.
 pub(crate) fn f16_to_f32(bits: u16) -> f32 {
@@ -61,24 +61,6 @@ pub(crate) fn quantise_q8(values: &[f32; Q8_VALUES], quants: &mut [i8; Q8_VALUES
     f32_to_f16(scale)
 }
 
-/// Stores values as `kind`. The values fill whole blocks; a rest that does not is dropped.
-pub(crate) fn encode(kind: TensorType, values: &[f32]) -> Vec<u8> {
-    match kind {
-        TensorType::F32 => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
-        TensorType::F16 => values.iter().flat_map(|value| f32_to_f16(*value).to_le_bytes()).collect(),
-        TensorType::Bf16 => values.iter().flat_map(|value| f32_to_bf16(*value).to_le_bytes()).collect(),
-        TensorType::Q8_0 => {
-            let mut out = Vec::with_capacity(values.len() / Q8_VALUES * Q8_BYTES);
-            for block in values.as_chunks().0 {
-                let mut quants = [0; Q8_VALUES];
-                out.extend_from_slice(&quantise_q8(block, &mut quants).to_le_bytes());
-                out.extend(quants.map(|quant| quant as u8));
-            }
-            out
-        }
-    }
-}
-
 /// The values of stored bytes; as many as `out` has room for.
 pub(crate) fn decode(kind: TensorType, data: &[u8], out: &mut [f32]) {
     match kind {
@@ -97,16 +79,26 @@ pub(crate) fn decode(kind: TensorType, data: &[u8], out: &mut [f32]) {
                 *value = bf16_to_f32(u16::from_le_bytes(*bytes));
             }
         }
-        TensorType::Q8_0 => {
-            for (values, [low, high, quants @ ..]) in
-                out.chunks_mut(Q8_VALUES).zip(data.as_chunks::<Q8_BYTES>().0)
-            {
-                let scale = f16_to_f32(u16::from_le_bytes([*low, *high]));
-                for (value, quant) in values.iter_mut().zip(quants) {
-                    *value = scale * f32::from(*quant as i8);
-                }
-            }
-        }
+        TensorType::Q8_0 => decode_blocks(data, out, blocks::q8_0),
+        TensorType::Q4_0 => decode_blocks(data, out, blocks::q4_0),
+        TensorType::Q4_1 => decode_blocks(data, out, blocks::q4_1),
+        TensorType::Q5_0 => decode_blocks(data, out, blocks::q5_0),
+        TensorType::Q5_1 => decode_blocks(data, out, blocks::q5_1),
+        TensorType::Q2K => decode_blocks(data, out, blocks::q2_k),
+        TensorType::Q3K => decode_blocks(data, out, blocks::q3_k),
+        TensorType::Q4K => decode_blocks(data, out, blocks::q4_k),
+        TensorType::Q5K => decode_blocks(data, out, blocks::q5_k),
+        TensorType::Q6K => decode_blocks(data, out, blocks::q6_k),
+    }
+}
+
+fn decode_blocks<const B: usize, const V: usize>(
+    data: &[u8],
+    out: &mut [f32],
+    decode: impl Fn(&[u8; B], &mut [f32; V]),
+) {
+    for (values, block) in out.as_chunks_mut().0.iter_mut().zip(data.as_chunks().0) {
+        decode(block, values);
     }
 }
 
@@ -116,7 +108,7 @@ pub(crate) fn bf16_to_f32(bits: u16) -> f32 {
 }
 
 /// The bfloat16 number nearest to a value; ties go to the even one.
-fn f32_to_bf16(value: f32) -> u16 {
+pub(crate) fn f32_to_bf16(value: f32) -> u16 {
     let bits = value.to_bits();
     if value.is_nan() {
         return (bits >> 16) as u16 | 0x40;
@@ -129,6 +121,7 @@ fn f32_to_bf16(value: f32) -> u16 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gguf::pack::encode;
 
     #[test]
     fn every_half_survives_the_way_there_and_back() {

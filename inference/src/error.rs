@@ -1,4 +1,5 @@
 //! Why a model cannot be loaded, or be given room to run.
+use crate::config::Architecture;
 use crate::{gguf, tokenizer};
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -13,8 +14,13 @@ pub enum LoadError {
     Tokenizer(tokenizer::Error),
     /// It is of another architecture.
     UnsupportedArchitecture(String),
-    /// This metadata key asks for something that is not supported.
-    UnsupportedFeature(String),
+    /// A metadata key asks for something that is not supported.
+    UnsupportedFeature {
+        /// The key.
+        key: String,
+        /// Its value.
+        value: String,
+    },
     /// This metadata key is missing.
     MissingValue(String),
     /// This metadata key has a value that makes no sense.
@@ -40,10 +46,14 @@ impl fmt::Display for LoadError {
             Self::Gguf(error) => error.fmt(f),
             Self::Tokenizer(error) => error.fmt(f),
             Self::UnsupportedArchitecture(name) => {
-                write!(f, "the model's architecture '{name}' is not supported; supported is llama")
+                write!(f, "the model's architecture '{name}' is not supported; supported are")?;
+                for (index, known) in Architecture::ALL.into_iter().enumerate() {
+                    write!(f, "{}{}", if index == 0 { " " } else { ", " }, known.name())?;
+                }
+                Ok(())
             }
-            Self::UnsupportedFeature(key) => {
-                write!(f, "the model needs what '{key}' asks for, which is not supported")
+            Self::UnsupportedFeature { key, value } => {
+                write!(f, "the model's '{key}' is '{value}', which is not supported")
             }
             Self::MissingValue(key) => write!(f, "the model file lacks '{key}'"),
             Self::BadValue(key) => write!(f, "'{key}' in the model file has a value that makes no sense"),

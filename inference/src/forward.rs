@@ -188,6 +188,11 @@ impl Scratch {
             .zip(key.chunks_exact_mut(key_value_length))
             .zip(value.chunks_exact(key_value_length));
         for (item, ((query, key), value)) in batch.iter().zip(vectors) {
+            for (heads, norm) in [(&mut *query, &layer.query_norm), (&mut *key, &layer.key_norm)] {
+                if let Some(weights) = norm {
+                    normalise_in_place(model.kernels, heads, weights, config.rms_epsilon);
+                }
+            }
             rope.apply(item.position, query, head_length);
             rope.apply(item.position, key, head_length);
             cache.store(item.session, index, item.position, key, value);
@@ -267,6 +272,9 @@ impl<'a, W: Workers> Multiplier<'a, W> {
         self.workers.run(&|worker| {
             if let Some(mut band) = bands.take(worker) {
                 (self.kernels.multiply)(matrix.rows(band.columns()), inputs, &mut band);
+                if let Some(bias) = matrix.bias.get(band.columns()) {
+                    (0..band.height()).for_each(|row| add(band.row(row), bias));
+                }
             }
         });
     }
@@ -308,10 +316,12 @@ impl Attention<'_> {
         let config = self.model.config();
         let kernels = self.model.kernels;
         let length = config.head_length;
-        let scale = 1.0 / libm::sqrtf(length as f32);
         let item = self.batch[token];
+        let scale = config.temperature_at(item.position) / libm::sqrtf(length as f32);
         let (keys, values) = self.cache.head(item.session, self.layer, head, item.position + 1);
-        let scores = &mut scores[..item.position + 1];
+        let first = (item.position + 1).saturating_sub(config.sliding_window.unwrap_or(usize::MAX));
+        let (keys, values) = (&keys[first * length..], &values[first * length..]);
+        let scores = &mut scores[..item.position + 1 - first];
         let queries = &self.query[token * config.query_length() + head * out.len()..][..out.len()];
         for (query, out) in queries.chunks_exact(length).zip(out.chunks_exact_mut(length)) {
             (kernels.scores)(query, keys, scale, scores);
@@ -329,6 +339,18 @@ fn normalise(kernels: &Kernels, state: &[f32], weights: &[f32], epsilon: f32, ou
         let scale = 1.0 / libm::sqrtf(mean + epsilon);
         for ((out, state), weight) in out.iter_mut().zip(state).zip(weights) {
             *out = state * scale * weight;
+        }
+    }
+}
+
+/// The same, of the vectors themselves.
+fn normalise_in_place(kernels: &Kernels, vectors: &mut [f32], weights: &[f32], epsilon: f32) {
+    let width = weights.len();
+    for vector in vectors.chunks_exact_mut(width) {
+        let mean = (kernels.sum_of_squares)(vector) / width as f32;
+        let scale = 1.0 / libm::sqrtf(mean + epsilon);
+        for (element, weight) in vector.iter_mut().zip(weights) {
+            *element = *element * scale * weight;
         }
     }
 }

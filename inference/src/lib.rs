@@ -1,4 +1,4 @@
-//! The engine: reads a Llama-family model from a GGUF file and generates text with it.
+//! The engine: reads a decoder of the Llama, Mistral and Qwen families from a GGUF file and generates text with it.
 //!
 //! Principles:
 //! * A model file is input like any other. It is checked completely before anything is sized by it, and what is
@@ -16,6 +16,7 @@
 #![deny(unsafe_code)]
 extern crate alloc;
 
+mod blocks;
 mod cache;
 mod config;
 mod encode;
@@ -33,7 +34,7 @@ mod scheduler;
 pub mod tokenizer;
 mod workers;
 
-pub use config::Config;
+pub use config::{Architecture, Config, RopeScaling, Temperature, Yarn};
 pub use error::{LimitsError, LoadError};
 pub use logits::{LogitsError, logits};
 pub use model::Model;

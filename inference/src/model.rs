@@ -1,5 +1,5 @@
 //! A model: its shape, its tokenizer and its weights, which stay where the file is.
-use crate::config::Config;
+use crate::config::{Architecture, Config};
 use crate::encode;
 use crate::error::LoadError;
 use crate::gguf::{self, TensorType};
@@ -8,7 +8,6 @@ use crate::tokenizer::Tokenizer;
 use alloc::collections::BTreeSet;
 use alloc::format;
 use alloc::string::String;
-use alloc::vec;
 use alloc::vec::Vec;
 
 /// A loaded model. The weights are borrowed from the file.
@@ -33,6 +32,9 @@ pub(crate) struct Layer<'w> {
     pub(crate) query: Matrix<'w>,
     pub(crate) key: Matrix<'w>,
     pub(crate) value: Matrix<'w>,
+    /// For each element of a head, where the architecture normalises heads.
+    pub(crate) query_norm: Option<Vec<f32>>,
+    pub(crate) key_norm: Option<Vec<f32>>,
     pub(crate) attention_output: Matrix<'w>,
     pub(crate) feed_forward_norm: Vec<f32>,
     pub(crate) gate: Matrix<'w>,
@@ -40,14 +42,16 @@ pub(crate) struct Layer<'w> {
     pub(crate) down: Matrix<'w>,
 }
 
-/// A weight matrix, as it is stored.
-#[derive(Clone, Copy, Debug)]
+/// A weight matrix, as it is stored, and what is added to its products.
+#[derive(Clone, Debug)]
 pub(crate) struct Matrix<'w> {
     pub(crate) kind: TensorType,
     /// Elements of a row, which is the length of the vectors that the matrix is multiplied with.
     pub(crate) width: usize,
     /// Rows, which is the length of the products.
     pub(crate) height: usize,
+    /// As long as the products, or empty.
+    pub(crate) bias: Vec<f32>,
     data: &'w [u8],
 }
 
@@ -71,6 +75,7 @@ impl<'w> Model<'w> {
     /// When the file is broken, incomplete, or asks for what is not supported; the error names it.
     pub fn load(gguf: &'w [u8]) -> Result<Self, LoadError> {
         let file = gguf::File::parse(gguf)?;
+        let architecture = Architecture::from_gguf(&file)?;
         let tokenizer = Tokenizer::from_gguf(&file)?;
         let config = Config::from_gguf(&file, tokenizer.vocabulary_len())?;
         let mut tensors = Tensors { file: &file, taken: BTreeSet::new() };
@@ -78,15 +83,22 @@ impl<'w> Model<'w> {
         let (embedding_length, vocabulary) = (config.embedding_length, config.vocabulary_length);
         let (query, key_value) = (config.query_length(), config.key_value_length());
         let feed_forward = config.feed_forward_length;
-        let embedding = tensors.matrix("token_embd.weight", embedding_length, vocabulary)?;
+        let embedding = tensors.matrix("token_embd", embedding_length, vocabulary)?;
         let mut layers = Vec::new();
         for index in 0..config.block_count {
-            let name = |part: &str| format!("blk.{index}.{part}.weight");
+            let name = |part: &str| format!("blk.{index}.{part}");
+            let mut head_norm = |part: &str| match architecture.normalises_heads() {
+                true => tensors.vector(&name(part), config.head_length).map(Some),
+                false => Ok(None),
+            };
+            let (query_norm, key_norm) = (head_norm("attn_q_norm")?, head_norm("attn_k_norm")?);
             layers.push(Layer {
                 attention_norm: tensors.vector(&name("attn_norm"), embedding_length)?,
                 query: tensors.matrix(&name("attn_q"), embedding_length, query)?,
                 key: tensors.matrix(&name("attn_k"), embedding_length, key_value)?,
                 value: tensors.matrix(&name("attn_v"), embedding_length, key_value)?,
+                query_norm,
+                key_norm,
                 attention_output: tensors.matrix(&name("attn_output"), query, embedding_length)?,
                 feed_forward_norm: tensors.vector(&name("ffn_norm"), embedding_length)?,
                 gate: tensors.matrix(&name("ffn_gate"), embedding_length, feed_forward)?,
@@ -94,13 +106,13 @@ impl<'w> Model<'w> {
                 down: tensors.matrix(&name("ffn_down"), feed_forward, embedding_length)?,
             });
         }
-        let output_norm = tensors.vector("output_norm.weight", embedding_length)?;
+        let output_norm = tensors.vector("output_norm", embedding_length)?;
         let output = match tensors.has("output.weight") {
-            true => tensors.matrix("output.weight", embedding_length, vocabulary)?,
-            false => embedding,
+            true => tensors.matrix("output", embedding_length, vocabulary)?,
+            false => embedding.clone(),
         };
-        let rope_factors = match tensors.has("rope_freqs.weight") {
-            true => Some(tensors.vector("rope_freqs.weight", config.rope_length / 2)?),
+        let rope_factors = match architecture.has_rope_factors() && tensors.has("rope_freqs.weight") {
+            true => Some(tensors.vector("rope_freqs", config.rope_length / 2)?),
             false => None,
         };
         tensors.finish()?;
@@ -148,16 +160,19 @@ impl<'w> Tensors<'_, 'w> {
         Ok(*tensor)
     }
 
+    /// A matrix, and its bias if the file has one.
     fn matrix(&mut self, name: &str, width: usize, height: usize) -> Result<Matrix<'w>, LoadError> {
-        let tensor = self.take(name, &[width, height])?;
-        Ok(Matrix { kind: tensor.kind(), width, height, data: tensor.data() })
+        let tensor = self.take(&format!("{name}.weight"), &[width, height])?;
+        let bias = format!("{name}.bias");
+        let bias = match self.has(&bias) {
+            true => self.take(&bias, &[height])?.values(),
+            false => Vec::new(),
+        };
+        Ok(Matrix { kind: tensor.kind(), width, height, bias, data: tensor.data() })
     }
 
     fn vector(&mut self, name: &str, len: usize) -> Result<Vec<f32>, LoadError> {
-        let tensor = self.take(name, &[len])?;
-        let mut values = vec![0.0; len];
-        encode::decode(tensor.kind(), tensor.data(), &mut values);
-        Ok(values)
+        Ok(self.take(&format!("{name}.weight"), &[len])?.values())
     }
 
     /// Fails if the file has a tensor that was not taken.

@@ -166,9 +166,13 @@ fn e1_tensors() {
     assert_eq!(one(&[32], 0, 32).error(), Error::Truncated(Part::TensorData("t".into())));
     assert_eq!(one(&[32], 0, u64::MAX - 31).error(), Error::Truncated(Part::TensorData("t".into())));
     assert_eq!(one(&[8], 0, 8).error(), Error::Misaligned("t".into()));
-    let error = one(&[256], 12, 0).error();
-    assert_eq!(error, Error::UnsupportedType { tensor: "t".into(), id: 12 });
-    assert!(error.to_string().contains("'t' has type 12 (Q4_K)") && error.to_string().contains("Q8_0"));
+    let error = one(&[256], 18, 0).error();
+    assert_eq!(error, Error::UnsupportedType { tensor: "t".into(), id: 18 });
+    let said = error.to_string();
+    assert!(
+        said.contains("'t' has type 18 (IQ3_XXS)") && said.contains("Q8_0") && said.contains("Q6_K"),
+        "{said}"
+    );
 
     let two =
         |a: &str, b: &str, offset| Raw::new(2, 0).tensor(a, &[32], 0, 0).tensor(b, &[8], 0, offset).data(160);

@@ -9,6 +9,7 @@
 //! The format: <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>, versions 2 and 3 (they differ only in
 //! that 3 may also be big-endian, which is refused here).
 mod error;
+pub(crate) mod pack;
 mod read;
 mod types;
 pub mod write;

@@ -7,6 +7,7 @@ use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
+use core::fmt;
 
 /// The most metadata entries a file may have. Real models have about 40.
 const MAX_ENTRIES: u64 = 1 << 16;
@@ -39,6 +40,19 @@ pub enum Value<'a> {
     String(&'a str),
     /// An array.
     Array(Array<'a>),
+}
+
+impl fmt::Display for Value<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unsigned(value) => value.fmt(f),
+            Self::Signed(value) => value.fmt(f),
+            Self::Float(value) => value.fmt(f),
+            Self::Bool(value) => value.fmt(f),
+            Self::String(value) => value.fmt(f),
+            Self::Array(array) => write!(f, "an array of {}", array.len),
+        }
+    }
 }
 
 /// An array of metadata values, still in the file's encoding.

@@ -10,8 +10,8 @@
 //! assert_eq!(File::parse(&bytes).unwrap().tensor("token_embd.weight").unwrap().elements(), 64);
 //! # Ok::<(), inference::gguf::write::Error>(())
 //! ```
-use super::{DEFAULT_ALIGNMENT, MAGIC, TensorType, VERSION, ValueType};
-use crate::encode;
+use super::{DEFAULT_ALIGNMENT, MAGIC, TensorType, VERSION, ValueType, pack};
+
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::fmt;
@@ -139,7 +139,7 @@ impl Writer {
         if row == 0 || !row.is_multiple_of(kind.block_elements()) {
             return Err(Error::Block(name.into()));
         }
-        let data = encode::encode(kind, values);
+        let data = pack::encode(kind, values);
         self.tensors.push(Tensor { name: name.into(), dimensions: dimensions.into(), kind, data });
         Ok(self)
     }

@@ -66,6 +66,9 @@ with_avx2! {
 
 #[target_feature(enable = "avx2,fma,f16c")]
 fn multiply_avx2(rows: Rows<'_>, inputs: Inputs<'_>, out: &mut Band<'_, f32>) {
+    if !rows.kind.is_direct() {
+        return plain::multiply_decoded(rows, inputs, out);
+    }
     let tokens = out.height();
     let count = out.columns().len();
     let mut row = 0;
@@ -182,8 +185,8 @@ fn float_tile<const R: usize, const T: usize>(
         TensorType::F32 => f32_tile(rows.map(|row| row.as_chunks().0), values),
         TensorType::F16 => f16_tile(rows.map(|row| row.as_chunks().0), values),
         TensorType::Bf16 => bf16_tile(rows.map(|row| row.as_chunks().0), values),
-        // Quantised types have tiles of their own.
-        TensorType::Q8_0 => [[0.0; R]; T],
+        // Quantised types have tiles of their own, or are decoded.
+        _ => [[0.0; R]; T],
     }
 }
 

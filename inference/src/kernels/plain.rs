@@ -5,7 +5,8 @@
 //! operations, so both give the same bits.
 use super::bands::Band;
 use super::{Inputs, Kernels, QuantBlock, Rows};
-use crate::encode::{Q8_BYTES, Q8_VALUES, bf16_to_f32, f16_to_f32, quantise_q8};
+use crate::blocks::SUPER_BLOCK;
+use crate::encode::{Q8_BYTES, Q8_VALUES, bf16_to_f32, decode, f16_to_f32, quantise_q8};
 use crate::gguf::TensorType;
 
 const LANES: usize = 8;
@@ -14,6 +15,9 @@ pub(crate) static KERNELS: Kernels =
     Kernels { name: "plain", multiply, scores, weighted_sum, softmax, swiglu, sum_of_squares, quantise };
 
 fn multiply(rows: Rows<'_>, inputs: Inputs<'_>, out: &mut Band<'_, f32>) {
+    if !rows.kind.is_direct() {
+        return multiply_decoded(rows, inputs, out);
+    }
     for token in 0..out.height() {
         for (index, out) in out.row(token).iter_mut().enumerate() {
             *out = multiply_row(rows, index, inputs, token);
@@ -21,7 +25,26 @@ fn multiply(rows: Rows<'_>, inputs: Inputs<'_>, out: &mut Band<'_, f32>) {
     }
 }
 
-/// The product of one row and one vector.
+/// Products with types that have no kernel of their own: each block of weights is decoded once for all tokens.
+#[inline(always)]
+pub(super) fn multiply_decoded(rows: Rows<'_>, inputs: Inputs<'_>, out: &mut Band<'_, f32>) {
+    let (elements, bytes) = (rows.kind.block_elements(), rows.kind.block_bytes());
+    let mut values = [0.0; SUPER_BLOCK];
+    let values = &mut values[..elements];
+    for index in 0..out.columns().len() {
+        for (block, data) in rows.row(index).chunks_exact(bytes).enumerate() {
+            decode(rows.kind, data, values);
+            for token in 0..out.height() {
+                let x = &inputs.values(token)[block * elements..][..elements];
+                let product = dot(x, values);
+                let out = &mut out.row(token)[index];
+                *out = if block == 0 { product } else { *out + product };
+            }
+        }
+    }
+}
+
+/// The product of one row and one vector, of a type with a kernel.
 pub(super) fn multiply_row(rows: Rows<'_>, row: usize, inputs: Inputs<'_>, token: usize) -> f32 {
     let bytes = rows.row(row);
     match rows.kind {
@@ -35,6 +58,7 @@ pub(super) fn multiply_row(rows: Rows<'_>, row: usize, inputs: Inputs<'_>, token
             dot_by(inputs.values(token), bytes.as_chunks().0, |bytes| bf16_to_f32(u16::from_le_bytes(*bytes)))
         }
         TensorType::Q8_0 => dot_q8(rows.blocks(row), inputs.quants(token), inputs.scales(token)),
+        _ => 0.0,
     }
 }
 
@@ -74,6 +98,7 @@ fn add_lanes([a, b, c, d, e, f, g, h]: [f32; LANES]) -> f32 {
     ((a + e) + (c + g)) + ((b + f) + (d + h))
 }
 
+#[inline(always)]
 fn dot(x: &[f32], y: &[f32]) -> f32 {
     let mut lanes = [0.0_f32; LANES];
     let (x, x_rest) = x.as_chunks::<LANES>();

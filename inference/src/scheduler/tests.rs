@@ -68,7 +68,7 @@ fn alone(model: &Model<'_>, generation: Generation) -> (Vec<u32>, FinishReason) 
 #[test]
 fn greedy_takes_the_largest_logit_each_time() {
     for kind in TensorType::ALL {
-        let file = model(SMALL, kind, 21).finish();
+        let file = model(SMALL.for_type(kind), kind, 21).finish();
         let model = Model::load(&file).unwrap();
         let mut text = vec![72, 101, 121, 32, 10, 200, 3, 1, 0, 9, 9];
         let (answer, reason) = alone(&model, generation(&text, 12));

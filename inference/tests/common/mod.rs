@@ -19,6 +19,14 @@ pub struct Shape {
     pub tied: bool,
 }
 
+impl Shape {
+    /// The same, with rows that fill blocks of this type.
+    pub fn for_type(self, kind: TensorType) -> Self {
+        let fill = |length: usize| length.next_multiple_of(kind.block_elements());
+        Self { embedding: fill(self.embedding), feed_forward: fill(self.feed_forward), ..self }
+    }
+}
+
 /// Grouped-query attention, and a number of rows that is no multiple of eight.
 pub const SHAPE: Shape = Shape {
     vocabulary: 301,
