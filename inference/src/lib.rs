@@ -36,6 +36,9 @@ mod workers;
 
 pub use config::{Architecture, Config, RopeScaling, Temperature, Yarn};
 pub use error::{LimitsError, LoadError};
+pub use kernels::Isa;
+#[cfg(feature = "cli")]
+pub use kernels::threads::Threads;
 pub use logits::{LogitsError, logits};
 pub use model::Model;
 pub use sampling::Sampling;
@@ -48,7 +51,7 @@ pub use workers::{SingleThread, Workers};
 // The test models are shared with the integration tests, which know this crate by its name.
 #[cfg(test)]
 extern crate self as inference;
-#[cfg(test)]
+#[cfg(any(test, feature = "cli"))]
 extern crate std;
 #[cfg(test)]
 #[path = "../tests/common/mod.rs"]

@@ -3,7 +3,7 @@ use crate::config::{Architecture, Config};
 use crate::encode;
 use crate::error::LoadError;
 use crate::gguf::{self, TensorType};
-use crate::kernels::{self, Kernels, Rows};
+use crate::kernels::{self, Isa, Kernels, Rows};
 use crate::tokenizer::Tokenizer;
 use alloc::collections::BTreeSet;
 use alloc::format;
@@ -74,6 +74,14 @@ impl<'w> Model<'w> {
     /// # Errors
     /// When the file is broken, incomplete, or asks for what is not supported; the error names it.
     pub fn load(gguf: &'w [u8]) -> Result<Self, LoadError> {
+        Self::load_with(gguf, Isa::best())
+    }
+
+    /// The same with a chosen set of instructions. One that the processor lacks is replaced by the plainest.
+    ///
+    /// # Errors
+    /// Those of [`Model::load`].
+    pub fn load_with(gguf: &'w [u8], isa: Isa) -> Result<Self, LoadError> {
         let file = gguf::File::parse(gguf)?;
         let architecture = Architecture::from_gguf(&file)?;
         let tokenizer = Tokenizer::from_gguf(&file)?;
@@ -116,7 +124,7 @@ impl<'w> Model<'w> {
             false => None,
         };
         tensors.finish()?;
-        let kernels = kernels::detect();
+        let kernels = isa.kernels().unwrap_or(&kernels::plain::KERNELS);
         Ok(Self { config, tokenizer, kernels, embedding, layers, output_norm, output, rope_factors })
     }
 

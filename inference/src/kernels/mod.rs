@@ -11,6 +11,8 @@ pub(crate) mod bands;
 pub(crate) mod plain;
 #[cfg(test)]
 mod tests;
+#[cfg(any(test, feature = "cli"))]
+pub(crate) mod threads;
 
 use crate::encode::{Q8_BYTES, Q8_VALUES};
 use crate::gguf::TensorType;
@@ -101,10 +103,44 @@ impl fmt::Debug for Kernels {
 }
 
 /// The best functions for the processor this runs on.
-pub(crate) fn detect() -> &'static Kernels {
-    #[cfg(target_arch = "x86_64")]
-    if let Some(kernels) = avx2::kernels() {
-        return kernels;
+#[cfg(test)]
+fn detect() -> &'static Kernels {
+    Isa::best().kernels().unwrap_or(&plain::KERNELS)
+}
+
+/// A set of instructions that the inner loops are written for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Isa {
+    /// What every processor has.
+    Plain,
+    /// AVX2 with FMA and F16C: Milan and its like.
+    Avx2,
+}
+
+impl Isa {
+    /// All of them, the best last.
+    pub const ALL: [Self; 2] = [Self::Plain, Self::Avx2];
+
+    /// The best set for the processor that this runs on.
+    #[must_use]
+    pub fn best() -> Self {
+        Self::ALL.into_iter().rev().find(|isa| isa.is_supported()).unwrap_or(Self::Plain)
     }
-    &plain::KERNELS
+
+    /// Whether the processor that this runs on has it.
+    #[must_use]
+    pub fn is_supported(self) -> bool {
+        self.kernels().is_some()
+    }
+
+    /// The functions, if the processor can run them.
+    pub(crate) fn kernels(self) -> Option<&'static Kernels> {
+        match self {
+            Self::Plain => Some(&plain::KERNELS),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => avx2::kernels(),
+            #[cfg(not(target_arch = "x86_64"))]
+            Self::Avx2 => None,
+        }
+    }
 }
