@@ -3,8 +3,8 @@
 //! On a real host QEMU fills it with what KVM would answer (`snp_launch_update_cpuid`), and the AMD-SP refuses every
 //! value that the chip could not have. Here the processor is the one that the model runs on, so its instruction sets
 //! are its own; what a hypervisor decides (identity, topology, SEV) is decided here as QEMU does for its EPYC types.
-//! A leaf whose registers are all zero is left out, as QEMU leaves it out. There are no KVM paravirtual leaves: the
-//! model offers none of those services.
+//! A leaf whose registers are all zero is left out, as QEMU leaves it out. Of KVM's services the paravirtual leaves name
+//! the one that the model offers; the AMD-SP does not check them.
 
 mod features;
 mod topology;
@@ -65,6 +65,7 @@ impl CpuidPage {
         let mut page = Self { entries: Vec::with_capacity(MAX_ENTRIES) };
         features::fill(&mut page, machine, &mut raw);
         topology::fill(&mut page, machine);
+        paravirtual(&mut page);
         page.entries.sort_by_key(|e| (e.leaf, e.subleaf));
         page
     }
@@ -101,6 +102,16 @@ impl CpuidPage {
             self.entries.push(Entry { leaf, subleaf, xcr0, out });
         }
     }
+}
+
+/// KVM's leaves (Linux `Documentation/virt/kvm/x86/cpuid.rst`): its name, and that its hypercall wakes a vCPU that
+/// sleeps in HLT (`KVM_FEATURE_PV_UNHALT`).
+fn paravirtual(page: &mut CpuidPage) {
+    const LEAF: u32 = 0x4000_0000;
+    const PV_UNHALT: u32 = 1 << 7;
+    let name = |part: &[u8; 4]| u32::from_le_bytes(*part);
+    page.push(LEAF, 0, [LEAF + 1, name(b"KVMK"), name(b"VMKV"), name(b"M\0\0\0")]);
+    page.push(LEAF + 1, 0, [PV_UNHALT, 0, 0, 0]);
 }
 
 impl Entry {

@@ -7,6 +7,8 @@ pub const VERSION: u16 = 2;
 
 /// Offsets of the fields in the page (GHCB table 3).
 pub mod offset {
+    /// CPL.
+    pub const CPL: usize = 0x0CB;
     /// RAX.
     pub const RAX: usize = 0x1F8;
     /// RCX.
@@ -57,6 +59,8 @@ pub mod event {
     pub const IOIO: u64 = 0x7B;
     /// RDMSR or WRMSR.
     pub const MSR: u64 = 0x7C;
+    /// VMMCALL: a call of the hypervisor in its own convention.
+    pub const VMMCALL: u64 = 0x81;
     /// RDTSCP.
     pub const RDTSCP: u64 = 0x87;
     /// WBINVD.
@@ -87,6 +91,16 @@ pub mod event {
     pub const TERMINATE: u64 = 0x8000_FFFE;
     /// The guest met a #VC that it cannot handle.
     pub const UNSUPPORTED: u64 = 0x8000_FFFF;
+}
+
+/// Hypercalls of KVM (Linux `include/uapi/linux/kvm_para.h`). The number is in RAX, and so is the result.
+pub mod hypercall {
+    /// `KVM_HC_KICK_CPU`: wakes the vCPU whose APIC id is in RCX.
+    pub const KICK_CPU: u64 = 5;
+    /// `-KVM_ENOSYS`: there is no such hypercall.
+    pub const UNKNOWN: u64 = (-1000i64).cast_unsigned();
+    /// `-KVM_EPERM`: the caller is not at CPL 0.
+    pub const NOT_PERMITTED: u64 = (-1i64).cast_unsigned();
 }
 
 /// Hypervisor features (GHCB table 5): SEV-SNP and SNP AP creation, as KVM answers.
@@ -165,6 +179,46 @@ impl PortAccess {
             _ => return Err(Malformed::InvalidInput),
         };
         Ok(Self { port: (info >> 16) as u16, read: info & 1 == 1, bytes })
+    }
+}
+
+/// What `AP_CREATION` asks for (GHCB §4.1.9).
+pub mod creation {
+    use super::{Malformed, PAGE_BYTES};
+
+    /// A request. An APIC id names the vCPU.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum Request {
+        /// Run the vCPU from this VMSA.
+        Create {
+            /// Which vCPU.
+            apic_id: u32,
+            /// Guest-physical address of the VMSA.
+            vmsa: u64,
+            /// Not now, but when the vCPU gets an INIT.
+            on_init: bool,
+        },
+        /// Stop the vCPU.
+        Destroy {
+            /// Which vCPU.
+            apic_id: u32,
+        },
+    }
+
+    impl Request {
+        /// Reads `SW_EXITINFO1` (APIC id in bits 63:32, VMPL in 19:16, request in 15:0) and `SW_EXITINFO2` (the VMSA).
+        /// Another VMPL than 0 is refused: the hypervisor does not offer them.
+        pub fn parse(info_1: u64, info_2: u64) -> Result<Self, Malformed> {
+            let apic_id = (info_1 >> 32) as u32;
+            let page = info_2.is_multiple_of(PAGE_BYTES as u64) && info_2 >> 52 == 0;
+            match info_1 as u32 {
+                on_init @ (0 | 1) if page => {
+                    Ok(Self::Create { apic_id, vmsa: info_2, on_init: on_init == 0 })
+                }
+                2 => Ok(Self::Destroy { apic_id }),
+                _ => Err(Malformed::InvalidInput),
+            }
+        }
     }
 }
 
@@ -320,6 +374,18 @@ mod tests {
             [(0x7000, 8), (0x77F8, 8), (0x7800, 0x7F1), (0x7FF0, 1), (0x9FF9, 8), (0x7800, usize::MAX)]
         {
             assert_eq!(scratch(gpa, GHCB, bytes), Err(Malformed::Scratch), "{gpa:#x}");
+        }
+    }
+
+    #[test]
+    fn vcpus_are_created_from_whole_pages() {
+        use creation::Request;
+        let create = |on_init| Ok(Request::Create { apic_id: 3, vmsa: 0x7000, on_init });
+        assert_eq!(Request::parse(3 << 32, 0x7000), create(true));
+        assert_eq!(Request::parse(3 << 32 | 1, 0x7000), create(false));
+        assert_eq!(Request::parse(3 << 32 | 2, 0), Ok(Request::Destroy { apic_id: 3 }));
+        for (info_1, info_2) in [(1, 0x7001), (3, 0x7000), (1 << 16 | 1, 0x7000), (1, 1 << 52)] {
+            assert_eq!(Request::parse(info_1, info_2), Err(Malformed::InvalidInput), "{info_1:#x}");
         }
     }
 

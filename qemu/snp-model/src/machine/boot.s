@@ -104,12 +104,68 @@ gdt_pointer:
     .word 23
     .quad gdt
 
+// Another CPU starts here in real mode (STARTUP IPI), in a page below 1 MiB to which `cpus` copies this. The page
+// after it is a copy of the top page table, because CR3 has only 32 bits before long mode.
+.section .rodata
+.code16
+.global trampoline
+trampoline:
+    cli
+    cld
+    mov ax, cs
+    mov ds, ax
+    .byte 0x66, 0x0F, 0x01, 0x16            // lgdtl [gdt_pointer16]
+    .word gdt_pointer16 - trampoline
+    mov eax, 0x41620
+    mov cr4, eax
+    xor eax, eax
+    mov ax, cs
+    shl eax, 4
+    add eax, 0x1000
+    mov cr3, eax
+    mov ecx, 0xC0000080
+    rdmsr
+    or eax, 0x1900
+    wrmsr
+    mov eax, 0x80010033
+    mov cr0, eax
+    .byte 0x66, 0xEA                        // far jump
+    .long cpu_start64
+    .word 0x08
+gdt_pointer16:
+    .word 23
+    .long gdt
+.global trampoline_end
+trampoline_end:
+
+// EDI is the CPU's number. The stack and the real top page table are what `cpus::start` says.
+.section .boot, "ax"
+.code64
+cpu_start64:
+    mov ax, 0x10
+    mov ds, ax
+    mov es, ax
+    mov ss, ax
+    xor eax, eax
+    mov fs, ax
+    mov gs, ax
+    mov rax, [NEXT_CPU_ROOT]
+    mov cr3, rax
+    mov rsp, [NEXT_CPU_STACK]
+    mov rdi, [NEXT_CPU]
+    xor ebp, ebp
+    call model_cpu
+    ud2
+
 // fn svm_run(vmcb: rdi, registers: rsi, fpu: rdx)
 //
 // Guest FS, GS, TR, LDTR and the system-call MSRs stay in the processor from the first VMLOAD on: this
 // program uses none of them. It does use vector registers: FXSAVE keeps the guest's XMM whatever XCR0 says,
 // XSAVE the upper halves of YMM if XCR0, which VMRUN does not switch, enables them. TCG has no larger
 // vectors.
+//
+// RFLAGS.IF is 1 from before VMRUN, so that an interrupt of the machine ends the guest's turn whatever the guest's own
+// flag says (APM §15.21.1), and it is taken between STGI and CLI.
 .section .text.svm_run, "ax"
 .global svm_run
 svm_run:
@@ -142,8 +198,11 @@ svm_run:
     mov r15, [rsi + 0x78]
     mov rsi, [rsi + 0x30]
     clgi
+    sti
     vmrun rax
     stgi
+    nop
+    cli
     xchg rsi, [rsp]
     mov [rsi + 0x18], rbx
     mov [rsi + 0x08], rcx
@@ -174,8 +233,8 @@ svm_run:
     pop rbx
     ret
 
-// Exceptions of the model itself: every stub leaves (vector, error code) above the frame. Then the timer that
-// ends a guest's HLT.
+// Exceptions of the model itself: every stub leaves (vector, error code) above the frame. Then the
+// interrupt by which one CPU asks another to look up.
 .section .text.traps, "ax"
 .altmacro
 .macro trap_stub vector
@@ -202,8 +261,8 @@ trap_common:
     call model_trap
     ud2
 .balign 16
-.global timer_stub
-timer_stub:
+.global kick_stub
+kick_stub:
     push rax
     push rdx
     mov rdx, 0x8000FEE000B0     // end of interrupt, through the direct map

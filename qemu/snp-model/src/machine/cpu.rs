@@ -96,9 +96,25 @@ pub unsafe fn write_xcr0(value: u64) {
     }
 }
 
+/// XCR0, which is the guest's.
+pub fn xcr0() -> u64 {
+    let (low, high): (u32, u32);
+    // SAFETY: CR4.OSXSAVE is set in boot.s.
+    unsafe {
+        asm!("xgetbv", in("ecx") 0, out("eax") low, out("edx") high, options(nomem, nostack, preserves_flags))
+    };
+    u64::from(high) << 32 | u64::from(low)
+}
+
+/// The bits of XCR0 that the processor supports (APM volume 3, §E.3.8).
+pub fn xcr0_supported() -> u64 {
+    let [low, _, _, high] = cpuid(0xD, 0);
+    u64::from(high) << 32 | u64::from(low)
+}
+
 /// Stops until an interrupt arrives that is enabled in the local APIC.
 pub fn halt_until_interrupt() {
-    // SAFETY: the only enabled interrupt is the timer's, whose handler touches nothing but the APIC.
+    // SAFETY: the only interrupt is another CPU's call, whose handler touches nothing but the APIC.
     unsafe { asm!("sti", "hlt", "cli", options(nostack)) }
 }
 

@@ -1,7 +1,7 @@
 //! What the guest reaches behind the GHCB: QEMU's own PCI bus and event port, and a few MSRs. All else is an
 //! empty bus, above all the model's log, its exit device and its interrupt controller.
 
-use super::{cpu, memory::DIRECT_MAP, trap::nap};
+use super::{cpu, memory::DIRECT_MAP};
 use snp_model::ghcb::PortAccess;
 
 /// PCI configuration: address and data.
@@ -87,12 +87,6 @@ pub fn mmio_write(gpa: u64, bytes: usize, value: u64) {
 
 fn reaches_pci(gpa: u64, bytes: usize) -> bool {
     PCI_MEMORY.contains(&gpa) && gpa + bytes as u64 <= PCI_MEMORY.end && gpa.is_multiple_of(bytes as u64)
-}
-
-/// HLT, as an exit or through the GHCB. A real host would wait for an interrupt; there is none here, so the
-/// guest only pauses.
-pub fn halt() {
-    nap();
 }
 
 /// MSRs that KVM emulates for every guest: the MTRRs, the APIC base, the time-stamp counter.

@@ -6,7 +6,6 @@
 //! processor would have done.
 
 use super::{
-    devices,
     machine::Machine,
     npt::Side,
     stop::{internal, violation},
@@ -21,15 +20,8 @@ use snp_model::{
 };
 
 impl Machine {
-    /// Runs the guest; every way out ends the model.
-    pub fn run(&mut self, vcpu: &mut Vcpu) -> ! {
-        loop {
-            vcpu.run(&mut self.npt);
-            self.exit(vcpu);
-        }
-    }
-
-    fn exit(&mut self, vcpu: &mut Vcpu) {
+    /// What a vCPU left its guest for.
+    pub fn exit(&mut self, vcpu: &mut Vcpu) {
         let code: u64 = vcpu.vmcb.get(control::EXIT_CODE);
         match code {
             exit::NPF => self.nested_page_fault(vcpu),
@@ -55,9 +47,9 @@ impl Machine {
             | exit::VMRUN..=exit::SKINIT => self.deliver_vc(vcpu, code),
             // An automatic exit: RIP stands behind the instruction, and no handler of the guest runs.
             exit::HLT => {
-                devices::halt();
                 let bytes = self.instruction(vcpu).bytes;
                 vcpu.skip(bytes);
+                self.halt(vcpu);
             }
             exit::CR0_WRITE => self.cr0_write(vcpu),
             exit::INTERRUPT => vcpu.resume_event(),
@@ -115,6 +107,9 @@ impl Machine {
                 vcpu.vmcb.set_state(offset::CR2, virtual_address);
                 self.deliver_vc(vcpu, exit::PAGE_NOT_VALIDATED);
             }
+            (true, State::Validated) if self.vcpus.use_as_vmsa(gpa) => {
+                violation!("{access} at {gpa:#x}, the VMSA of a vCPU that exists (RIP {rip:#x})")
+            }
             (true, State::Validated) => self.map_again(vcpu, Side::Private, gpa, page.size),
             (false, State::Hypervisor) if !fetch => self.map_again(vcpu, Side::Shared, gpa, page.size),
             (true, State::Hypervisor) => {
@@ -124,13 +119,11 @@ impl Machine {
         }
     }
 
-    /// The state allows the access, so the tables only lagged behind.
+    /// The state allows the access, so the tables only lagged behind, or another vCPU has changed them since.
     fn map_again(&mut self, vcpu: &mut Vcpu, side: Side, gpa: u64, size: Size) {
-        if self.npt.maps(side, gpa) {
-            internal!("nested fault at {gpa:#x} although it is mapped (RIP {:#x})", vcpu.vmcb.rip());
+        if !self.npt.maps(side, gpa) {
+            self.map(gpa & !(size.bytes() - 1), size);
         }
-        let start = gpa & !(size.bytes() - 1);
-        self.map(start, size);
         vcpu.resume_event();
     }
 

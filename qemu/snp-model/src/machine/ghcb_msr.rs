@@ -26,7 +26,7 @@ impl Machine {
                 answer::cpuid(registers[usize::from(register & 3)], register)
             }
             MsrRequest::ApResetHold => {
-                violation!("AP reset hold by the only vCPU: nothing will ever wake it")
+                violation!("AP reset hold, but the model starts vCPUs by AP creation only")
             }
             MsrRequest::PreferredGhcb => answer::no_preferred_ghcb(),
             MsrRequest::RegisterGhcb(gpa) => match self.rmp.lookup(gpa) {

@@ -15,7 +15,7 @@ use snp_model::{
     extended_request::{Extended, exit_info_2},
     ghcb::{
         HYPERVISOR_FEATURES, MALFORMED, Malformed, PortAccess, RAISE_EXCEPTION, Scratch, VERSION,
-        ValidBitmap, event, offset, scratch,
+        ValidBitmap, creation, event, hypercall, offset, scratch,
     },
     psc,
 };
@@ -99,11 +99,11 @@ impl Machine {
             info_1: page.read(offset::EXIT_INFO_1),
             info_2: page.read(offset::EXIT_INFO_2),
         };
-        let reply = self.serve(&request).unwrap_or_else(Reply::from);
+        let reply = self.serve(vcpu, &request).unwrap_or_else(Reply::from);
         request.reply(&reply);
     }
 
-    fn serve(&mut self, request: &Request) -> Result<Reply, Malformed> {
+    fn serve(&mut self, vcpu: &Vcpu, request: &Request) -> Result<Reply, Malformed> {
         if request.page.read::<u32>(offset::USAGE) != 0 {
             return Err(Malformed::Usage);
         }
@@ -122,17 +122,25 @@ impl Machine {
             event::EXTENDED_GUEST_REQUEST => self.extended_guest_request(request),
             event::HYPERVISOR_FEATURES => Ok(Reply::with_info_2(HYPERVISOR_FEATURES)),
             event::HLT => {
-                devices::halt();
+                self.halt(vcpu);
                 Ok(Reply::default())
             }
+            event::VMMCALL => self.hypercall(request),
             event::RDTSC | event::RDTSCP => Ok(timestamp(code == event::RDTSCP)),
             // Caches are coherent in QEMU, and nobody watches the monitored line: these may do nothing.
             event::INVD | event::WBINVD | event::MONITOR | event::MWAIT => Ok(Reply::default()),
             event::WRITE_DR7 => request.register(offset::RAX).map(|_| Reply::default()),
             event::RDPMC => Ok(Reply::general_protection()),
-            // There is no other vCPU to create, and the AP jump table is for guests without SNP (GHCB §2.7).
-            event::AP_CREATION | event::AP_JUMP_TABLE => Err(Malformed::InvalidInput),
-            event::AP_RESET_HOLD => violation!("AP reset hold by the only vCPU: nothing will ever wake it"),
+            event::AP_CREATION => {
+                let wanted = creation::Request::parse(request.info_1, request.info_2)?;
+                self.create_vcpu(wanted, request.register(offset::RAX).ok())?;
+                Ok(Reply::default())
+            }
+            // The AP jump table is for guests without SNP (GHCB §2.7).
+            event::AP_JUMP_TABLE => Err(Malformed::InvalidInput),
+            event::AP_RESET_HOLD => {
+                violation!("AP reset hold, but the model starts vCPUs by AP creation only")
+            }
             event::TERMINATE => terminate(request.info_1 as u8 & 0xF, request.info_2 as u8),
             event::UNSUPPORTED => {
                 violation!("the guest met #VC {:#x}, which it does not support", request.info_1)
@@ -167,6 +175,23 @@ impl Machine {
         }
         let [a, b, c, d] = self.cpuid.lookup(leaf, subleaf).unwrap_or_default().map(u64::from);
         Ok(Reply::with_registers([(offset::RAX, a), (offset::RBX, b), (offset::RCX, c), (offset::RDX, d)]))
+    }
+
+    /// VMMCALL by GHCB: KVM takes RAX and CPL for required (`sev_es_validate_vmgexit`), RBX, RCX, RDX and RSI as arguments.
+    fn hypercall(&mut self, request: &Request) -> Result<Reply, Malformed> {
+        let number = request.register(offset::RAX)?;
+        request.valid.need(&[offset::CPL & !7])?;
+        if request.page.read::<u8>(offset::CPL) != 0 {
+            return Ok(Reply::with_registers([(offset::RAX, hypercall::NOT_PERMITTED)]));
+        }
+        let result = match number {
+            hypercall::KICK_CPU => {
+                self.wake(request.register(offset::RCX)?);
+                0
+            }
+            _ => hypercall::UNKNOWN,
+        };
+        Ok(Reply::with_registers([(offset::RAX, result)]))
     }
 
     fn mmio(&self, request: &Request, write: bool) -> Result<Reply, Malformed> {

@@ -5,6 +5,7 @@
 
 use super::memory::{DIRECT_MAP, HostPage, Pool};
 use core::arch::asm;
+use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use snp_model::PAGE_BYTES;
 
 unsafe extern "C" {
@@ -20,6 +21,13 @@ const PRESENT: u64 = 1 << 0;
 const WRITABLE: u64 = 1 << 1;
 const LARGE: u64 = 1 << 7;
 const NO_EXECUTE: u64 = 1 << 63;
+/// Where the stacks of other CPUs than the first are; below each of them nothing is mapped.
+const STACKS: u64 = 1 << 30;
+const STACK_STRIDE: u64 = 512 << 10;
+const STACK_PAGES: u64 = 64;
+
+/// The top page table, from [`relocate`] on.
+static ROOT: AtomicU64 = AtomicU64::new(0);
 
 fn start() -> u64 {
     &raw const __image_start as u64
@@ -37,6 +45,7 @@ pub fn bytes() -> u64 {
 pub unsafe fn relocate(to: u64, pool: &mut Pool) {
     let from = start();
     let root = tables(to, pool);
+    ROOT.store(root.address(), Relaxed);
     // SAFETY: the copy holds everything, this stack included, as it is at the moment of the switch: between
     // the copy's end and the switch nothing is written. The new tables map the same virtual addresses to the
     // copy with the rights that the program needs, and the direct map as before. Afterwards nothing refers to
@@ -73,12 +82,39 @@ fn tables(to: u64, pool: &mut Pool) -> HostPage {
             _ if page < data => NO_EXECUTE,
             _ => WRITABLE | NO_EXECUTE,
         };
-        let directory = below(below(top, 0, pool), (page >> 30) as usize, pool);
-        let table = below(directory, (page >> 21 & 511) as usize, pool);
-        let entry = (to + page - start()) | PRESENT | rights;
-        table.write((page / PAGE % 512) as usize * 8, entry);
+        map(root, page, (to + page - start()) | PRESENT | rights, pool);
     }
     root
+}
+
+/// Maps the page at the virtual address `at`, which is below 512 GiB.
+fn map(root: HostPage, at: u64, entry: u64, pool: &mut Pool) {
+    let directory = below(below(below(root, 0, pool), 0, pool), (at >> 30) as usize, pool);
+    let table = below(directory, (at >> 21 & 511) as usize, pool);
+    table.write((at / PAGE % 512) as usize * 8, entry);
+}
+
+fn root() -> HostPage {
+    // SAFETY: `relocate`, which comes before everything that asks, stored the address of a page of the pool.
+    unsafe { HostPage::from_address(ROOT.load(Relaxed)) }
+}
+
+/// Makes a stack for another CPU, and shows it the page of its first instructions at its own address. The top page
+/// table and the end of the stack.
+pub fn new_stack(cpu: u64, trampoline: u64, pool: &mut Pool) -> (HostPage, u64) {
+    let root = root();
+    let end = STACKS + (cpu + 1) * STACK_STRIDE;
+    for page in 1..=STACK_PAGES {
+        let entry = pool.take(1).address() | PRESENT | WRITABLE | NO_EXECUTE;
+        map(root, end - page * PAGE, entry, pool);
+    }
+    map(root, trampoline, trampoline | PRESENT, pool);
+    (root, end)
+}
+
+/// Takes the page of the first instructions away again; no other CPU runs in it any more.
+pub fn forget_trampoline(trampoline: u64, pool: &mut Pool) {
+    map(root(), trampoline, 0, pool);
 }
 
 /// The table below entry `index` of `table`, made if there is none.

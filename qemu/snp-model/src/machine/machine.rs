@@ -5,6 +5,8 @@ use super::{
     memory::{GuestMemory, Pool},
     npt::{Npt, Side},
     stop::{internal, violation},
+    vcpus::Vcpus,
+    vmcb::PermissionMaps,
 };
 use snp_model::{
     PAGE_BYTES,
@@ -22,6 +24,10 @@ pub struct Machine {
     pub rmp: Rmp<'static>,
     /// What the processor enforces of that.
     pub npt: Npt,
+    /// What vCPUs leave the guest for.
+    pub maps: PermissionMaps,
+    /// The vCPUs.
+    pub vcpus: Vcpus,
     /// The model's free pages.
     pub pool: Pool,
     /// The AMD-SP.

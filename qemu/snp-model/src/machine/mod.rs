@@ -2,19 +2,21 @@
 //!
 //! | | |
 //! |---|---|
-//! | `boot.s`, `pvh`, `image`, `runtime`, `trap`, `cpu`, `serial`, `stop` | the program itself |
+//! | `boot.s`, `pvh`, `image`, `runtime`, `trap`, `cpu`, `cpus`, `lock`, `serial`, `stop` | the program itself |
 //! | `memory`, `npt`, `walk` | memory: the host's, the nested tables, the guest's tables |
-//! | `vmcb`, `vcpu`, `exits`, `vc` | the processor: state, exits, `#VC` |
+//! | `vmcb`, `vcpu`, `vcpus`, `exits`, `vc` | the processors: state, life, exits, `#VC` |
 //! | `msr`, `pages` | instructions that SEV-SNP adds |
 //! | `ghcb_msr`, `ghcb_page`, `devices`, `machine` | the hypervisor that the guest talks to |
 //! | `start` | launch |
 
 mod cpu;
+mod cpus;
 mod devices;
 mod exits;
 mod ghcb_msr;
 mod ghcb_page;
 mod image;
+mod lock;
 #[allow(clippy::module_inception, reason = "the machine that the guest sees")]
 mod machine;
 mod memory;
@@ -29,6 +31,7 @@ mod stop;
 mod trap;
 mod vc;
 mod vcpu;
+mod vcpus;
 mod vmcb;
 mod walk;
 

@@ -51,7 +51,7 @@ impl Npt {
         if paging { self.paged_root.address() } else { self.unpaged_root.address() }
     }
 
-    /// Whether a translation was removed since the last call, so that the processor's must go too.
+    /// Whether a translation was removed since the last call, so that the processors' must go too.
     pub fn take_stale(&mut self) -> bool {
         core::mem::take(&mut self.stale)
     }

@@ -15,6 +15,8 @@ use snp_model::{
 const FAIL_INPUT: u64 = 1;
 /// `FAIL_PERMISSION`.
 const FAIL_PERMISSION: u64 = 2;
+/// `FAIL_INUSE`.
+const FAIL_INUSE: u64 = 3;
 /// `FAIL_SIZEMISMATCH`.
 const FAIL_SIZEMISMATCH: u64 = 6;
 
@@ -43,6 +45,9 @@ impl Machine {
             Some(operand) => operand,
             None => return Ok((FAIL_INPUT, true)),
         };
+        if self.vcpus.use_as_vmsa(gpa) {
+            violation!("PVALIDATE of {gpa:#x}, the VMSA of a vCPU that exists");
+        }
         // A page that was validated before may be mapped, one that was not cannot be.
         match self.rmp.pvalidate(gpa, size, validate) {
             Ok(done) => {
@@ -77,6 +82,9 @@ impl Machine {
             Some(operand) => operand,
             None => return Ok((FAIL_INPUT, false)),
         };
+        if self.vcpus.use_as_vmsa(gpa) {
+            return Ok((FAIL_INUSE, false));
+        }
         match self.rmp.rmpadjust(gpa, size, attributes as u8, attributes & VMSA != 0) {
             Ok(smashed) => {
                 if smashed {

@@ -16,11 +16,12 @@ pub unsafe fn start_heap(start: usize, bytes: usize) {
     unsafe { HEAP.init(start, bytes) }
 }
 
-struct OneProcessor;
-critical_section::set_impl!(OneProcessor);
-// SAFETY: the model runs on one processor, and its only interrupt handler (the timer stub of boot.s) enters
-// no critical section.
-unsafe impl critical_section::Impl for OneProcessor {
+struct OneAtATime;
+critical_section::set_impl!(OneAtATime);
+// SAFETY: only the heap enters critical sections. It is used by one CPU at a time: before `cpus::start` there is only
+// one, and afterwards by whoever holds the lock of the `Machine`. The only interrupt handler (the stub of boot.s) uses
+// no heap.
+unsafe impl critical_section::Impl for OneAtATime {
     unsafe fn acquire() {}
     unsafe fn release((): ()) {}
 }

@@ -2,9 +2,10 @@
 //! do it.
 
 use super::{
-    cpu,
+    cpu, cpus,
     devices::HypervisorMsrs,
     image,
+    lock::Lock,
     machine::Machine,
     memory::{DIRECT_MAP, GuestMemory, HostPage, Pool},
     npt::Npt,
@@ -12,7 +13,7 @@ use super::{
     serial::log,
     stop::internal,
     trap,
-    vcpu::Vcpu,
+    vcpus::{self, Vcpus},
     vmcb::PermissionMaps,
 };
 use alloc::{boxed::Box, vec};
@@ -75,7 +76,6 @@ unsafe extern "C" fn model_main(start_info: u32) -> ! {
     // SAFETY: zeroed by QEMU, mapped by the direct map, used by nobody else, and this is the only call.
     unsafe { runtime::start_heap((DIRECT_MAP + heap_at) as usize, HEAP_BYTES as usize) };
     clear_low_memory();
-    enable_svm(&mut pool);
     launch(&bundle, ram, pool)
 }
 
@@ -87,20 +87,10 @@ fn clear_low_memory() {
     }
 }
 
-/// APM §15.30.4: VMRUN saves the host's state to the page that VM_HSAVE_PA names.
-fn enable_svm(pool: &mut Pool) {
-    const VM_HSAVE_PA: u32 = 0xC001_0117;
-    // SAFETY: boot.s found SVM and set EFER.SVME; the page belongs to the processor from now on.
-    unsafe { cpu::write_msr(VM_HSAVE_PA, pool.take(1).address()) };
-}
-
 fn launch(bundle: &Bundle<'static>, ram: u64, mut pool: Pool) -> ! {
     let firmware = Firmware::parse(bundle.rom).unwrap_or_else(|error| internal!("{error}"));
     if let Err(error) = firmware.check_memory(bundle.memory_mib) {
         internal!("{error}");
-    }
-    if bundle.vcpus != 1 {
-        internal!("the model runs one vCPU, not {}; start the guest with one", bundle.vcpus);
     }
     if !bundle.scenario.is_empty() {
         internal!("the model does not know how to play \"{}\"; leave the scenario out", bundle.scenario);
@@ -121,10 +111,14 @@ fn launch(bundle: &Bundle<'static>, ram: u64, mut pool: Pool) -> ! {
         AmdSp::launch(bundle, digest, cpuid.clone(), seed()).unwrap_or_else(|error| internal!("{error}"));
 
     let npt = Npt::new(&mut pool);
+    let maps = PermissionMaps::new(&mut pool);
+    let vcpus = Vcpus::new(bundle.vcpus, initial_vmsa(&firmware, 0, bundle.signature));
     let mut machine = Machine {
         memory,
         rmp,
         npt,
+        maps,
+        vcpus,
         pool,
         amd_sp,
         cpuid,
@@ -135,10 +129,9 @@ fn launch(bundle: &Bundle<'static>, ram: u64, mut pool: Pool) -> ! {
         // Only the ROM comes with contents.
         machine.launch_region(*region, if region.kind == PageKind::Normal { bundle.rom } else { &[] });
     }
-    let maps = PermissionMaps::new(&mut machine.pool);
-    let vmsa = initial_vmsa(&firmware, 0, bundle.signature);
-    let mut vcpu = Vcpu::new(&vmsa, &maps, &mut machine.pool);
-    machine.run(&mut vcpu)
+    let machine = Box::leak(Box::new(Lock::new(machine)));
+    cpus::start(bundle.vcpus, machine);
+    vcpus::run(machine, 0)
 }
 
 impl Machine {

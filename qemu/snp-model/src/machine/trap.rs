@@ -1,4 +1,5 @@
-//! Exceptions of the model itself, which are always its own fault, and the one interrupt that it uses.
+//! Exceptions of the model itself, which are always its own fault, and the interrupt by which its CPUs call each
+//! other.
 
 use super::{memory::DIRECT_MAP, stop::internal};
 use core::arch::asm;
@@ -6,12 +7,12 @@ use core::cell::UnsafeCell;
 
 unsafe extern "C" {
     static trap_stubs: u8;
-    static timer_stub: u8;
+    static kick_stub: u8;
 }
 
 const STUB_BYTES: u64 = 16;
 const VECTORS: usize = 256;
-const TIMER_VECTOR: usize = 0x40;
+const KICK_VECTOR: usize = 0x40;
 
 struct Table(UnsafeCell<[[u64; 2]; VECTORS]>);
 // SAFETY: only `install` writes it, once, before anything else runs.
@@ -32,40 +33,43 @@ fn gate(handler: u64) -> [u64; 2] {
     [handler & 0xFFFF | CODE | PRESENT_INTERRUPT | (handler >> 16 & 0xFFFF) << 48, handler >> 32]
 }
 
-/// Loads the interrupt table, silences the PICs and leaves the local APIC with nothing but its timer.
+/// Fills the interrupt table, silences the PICs, and has this CPU use both.
 pub fn install() {
-    // SAFETY: called once at start; the stubs are those of boot.s, 16 bytes apart, and the table lives
-    // forever. The PICs and the APIC touch no memory.
+    // SAFETY: called once at start; the stubs are those of boot.s, 16 bytes apart. The PICs touch no memory.
     unsafe {
         let table = &mut *TABLE.0.get();
         for (vector, entry) in table.iter_mut().take(32).enumerate() {
             *entry = gate(&raw const trap_stubs as u64 + vector as u64 * STUB_BYTES);
         }
-        table[TIMER_VECTOR] = gate(&raw const timer_stub as u64);
-        let pointer: [u16; 5] = {
-            let base = table.as_ptr() as u64;
-            [
-                size_of_val(table) as u16 - 1,
-                base as u16,
-                (base >> 16) as u16,
-                (base >> 32) as u16,
-                (base >> 48) as u16,
-            ]
-        };
-        asm!("lidt [{}]", in(reg) &raw const pointer, options(readonly, nostack, preserves_flags));
+        table[KICK_VECTOR] = gate(&raw const kick_stub as u64);
         super::cpu::out8(0x21, 0xFF);
         super::cpu::out8(0xA1, 0xFF);
     }
-    apic::write(apic::SPURIOUS, 0x1FF);
-    apic::write(apic::TIMER_DIVIDE, 0b1011);
-    apic::write(apic::TIMER, TIMER_VECTOR as u32);
+    install_on_this_cpu();
 }
 
-/// Waits for about a millisecond without using the machine.
-pub fn nap() {
-    // QEMU's APIC timer counts nanoseconds.
-    apic::write(apic::TIMER_COUNT, 1_000_000);
-    super::cpu::halt_until_interrupt();
+/// Loads the interrupt table and turns the local APIC on.
+pub fn install_on_this_cpu() {
+    let base = TABLE.0.get() as u64;
+    let limit = size_of::<[[u64; 2]; VECTORS]>() as u16 - 1;
+    let pointer: [u16; 5] =
+        [limit, base as u16, (base >> 16) as u16, (base >> 32) as u16, (base >> 48) as u16];
+    // SAFETY: `install` filled the table, which lives forever.
+    unsafe { asm!("lidt [{}]", in(reg) &raw const pointer, options(readonly, nostack, preserves_flags)) };
+    apic::write(apic::SPURIOUS, 0x1FF);
+}
+
+/// Interrupts a CPU.
+pub fn kick(cpu: u32) {
+    apic::send(cpu, KICK_VECTOR as u32);
+}
+
+/// Starts a CPU in real mode at `page`, below 1 MiB (APM §16.5: INIT, then STARTUP).
+pub fn start_cpu(cpu: u32, page: u64) {
+    const INIT: u32 = 0b101 << 8;
+    const STARTUP: u32 = 0b110 << 8;
+    apic::send(cpu, INIT);
+    apic::send(cpu, STARTUP | (page / snp_model::PAGE_BYTES as u64) as u32);
 }
 
 mod apic {
@@ -73,9 +77,15 @@ mod apic {
 
     const BASE: u64 = 0xFEE0_0000;
     pub const SPURIOUS: u64 = 0xF0;
-    pub const TIMER: u64 = 0x320;
-    pub const TIMER_COUNT: u64 = 0x380;
-    pub const TIMER_DIVIDE: u64 = 0x3E0;
+    const COMMAND_LOW: u64 = 0x300;
+    const COMMAND_HIGH: u64 = 0x310;
+
+    /// Sends an interrupt command, edge-triggered.
+    pub fn send(cpu: u32, command: u32) {
+        const ASSERT: u32 = 1 << 14;
+        write(COMMAND_HIGH, cpu << 24);
+        write(COMMAND_LOW, command | ASSERT);
+    }
 
     pub fn write(register: u64, value: u32) {
         // SAFETY: the registers above, at the address that the APIC has from reset on; it touches no memory.

@@ -1,9 +1,10 @@
 //! A virtual CPU: its VMCB, the registers that VMRUN leaves alone, and its side of the GHCB protocol.
 
 use super::{
+    cpu, cpus,
     memory::Pool,
     npt::Npt,
-    stop::internal,
+    stop::{internal, violation},
     vmcb::{PermissionMaps, Segment, Vmcb, control},
 };
 use core::arch::asm;
@@ -50,6 +51,8 @@ const ZERO_FLAG: u64 = 1 << 6;
 
 /// A virtual CPU.
 pub struct Vcpu {
+    /// Its number, which is its APIC id.
+    pub number: usize,
     /// Its VMCB.
     pub vmcb: Vmcb,
     /// `SEV_STATUS` as the guest reads it.
@@ -58,57 +61,91 @@ pub struct Vcpu {
     pub ghcb_msr: u64,
     /// The registered GHCB.
     pub ghcb: Option<u64>,
+    roots: [u64; 2],
     registers: [u64; 16],
     fpu: VectorArea,
 }
 
+/// Numbers and places of the general registers in a VMSA, but for those that the VMCB has.
+fn vmsa_registers() -> impl Iterator<Item = (usize, usize)> {
+    [
+        (1, offset::RCX),
+        (2, offset::RDX),
+        (3, offset::RBX),
+        (5, offset::RBP),
+        (6, offset::RSI),
+        (7, offset::RDI),
+    ]
+    .into_iter()
+    .chain((8..16).map(|n| (n, offset::R8 + (n - 8) * 8)))
+}
+
 impl Vcpu {
-    /// A vCPU in the state of its measured VMSA.
-    pub fn new(vmsa: &Page, maps: &PermissionMaps, pool: &mut Pool) -> Self {
-        let quad = |at: usize| {
-            let mut bytes = [0; 8];
-            bytes.copy_from_slice(&vmsa[at..at + 8]);
-            u64::from_le_bytes(bytes)
-        };
-        let mut fpu = VectorArea { fxsave: [0; 512], xsave: [0; 832] };
-        fpu.fxsave[0..2].copy_from_slice(&vmsa[offset::X87_FCW..offset::X87_FCW + 2]);
-        fpu.fxsave[24..28].copy_from_slice(&vmsa[offset::MXCSR..offset::MXCSR + 4]);
-        let mut vcpu = Self {
-            vmcb: Vmcb::new(vmsa, maps, pool),
-            // APM §15.34.10: SEV and SEV-ES, then the VMSA's SEV_FEATURES from bit 2 on.
-            sev_status: 0b11 | quad(offset::SEV_FEATURES) << 2,
-            ghcb_msr: answer::sev_information(C_BIT as u8),
+    /// A vCPU without a state, for the CPU with this number.
+    pub fn new(number: usize, maps: &PermissionMaps, npt: &Npt, pool: &mut Pool) -> Self {
+        Self {
+            number,
+            vmcb: Vmcb::new(maps, pool),
+            sev_status: 0,
+            ghcb_msr: 0,
             ghcb: None,
+            roots: [npt.root(false), npt.root(true)],
             registers: [0; 16],
-            fpu,
-        };
-        for (number, at) in [(1, offset::RCX), (2, offset::RDX), (3, offset::RBX), (5, offset::RBP)]
-            .into_iter()
-            .chain([(6, offset::RSI), (7, offset::RDI)])
-            .chain((8..16).map(|n| (n, offset::R8 + (n - 8) * 8)))
-        {
-            vcpu.registers[number] = quad(at);
+            fpu: VectorArea { fxsave: [0; 512], xsave: [0; 832] },
         }
-        // SAFETY: CR4.OSXSAVE is set in boot.s, and XCR0 of a VMSA at reset is 1, which every processor
-        // supports. The save area holds the segments and MSRs of a reset processor, and this program uses
-        // none of them.
+    }
+
+    /// Takes the state of a VMSA. Runs on the vCPU's own CPU.
+    pub fn load(&mut self, vmsa: &Page) {
+        let quad = |at: usize| u64::from_le_bytes(core::array::from_fn(|byte| vmsa[at + byte]));
+        self.vmcb.load(vmsa);
+        // APM §15.34.10: SEV and SEV-ES, then the VMSA's SEV_FEATURES from bit 2 on.
+        self.sev_status = 0b11 | quad(offset::SEV_FEATURES) << 2;
+        self.ghcb_msr = answer::sev_information(C_BIT as u8);
+        self.ghcb = None;
+        self.fpu = VectorArea { fxsave: [0; 512], xsave: [0; 832] };
+        self.fpu.fxsave[0..2].copy_from_slice(&vmsa[offset::X87_FCW..offset::X87_FCW + 2]);
+        self.fpu.fxsave[24..28].copy_from_slice(&vmsa[offset::MXCSR..offset::MXCSR + 4]);
+        for (number, at) in vmsa_registers() {
+            self.registers[number] = quad(at);
+        }
+        let xcr0 = quad(offset::XCR0);
+        if xcr0 & 1 == 0 || xcr0 & !cpu::xcr0_supported() != 0 {
+            violation!(
+                "VMRUN of vCPU {}: XCR0 {xcr0:#x} in its VMSA is no value of that register",
+                self.number
+            );
+        }
+        // SAFETY: CR4.OSXSAVE is set in boot.s, and XCR0 was checked. The save area holds the segments and
+        // MSRs of a VMSA, and this program uses none of them.
         unsafe {
-            super::cpu::write_xcr0(quad(offset::XCR0));
-            asm!("vmload rax", in("rax") vcpu.vmcb.address(), options(nostack, preserves_flags));
+            cpu::write_xcr0(xcr0);
+            asm!("vmload rax", in("rax") self.vmcb.address(), options(nostack, preserves_flags));
         }
-        vcpu
+    }
+
+    /// Writes the state into its VMSA. Runs on the vCPU's own CPU.
+    pub fn store(&self, vmsa: &mut Page) {
+        self.save_task_register();
+        self.vmcb.store(vmsa);
+        for (number, at) in vmsa_registers() {
+            vmsa[at..at + 8].copy_from_slice(&self.registers[number].to_le_bytes());
+        }
+        vmsa[offset::XCR0..offset::XCR0 + 8].copy_from_slice(&cpu::xcr0().to_le_bytes());
     }
 
     /// Runs the guest until its next exit.
-    pub fn run(&mut self, npt: &mut Npt) {
+    pub fn run(&mut self) {
         const FLUSH_ALL: u8 = 1;
-        self.vmcb.set(control::NESTED_ROOT, npt.root(self.has_paging()));
-        self.vmcb.set(control::TLB, if npt.take_stale() { FLUSH_ALL } else { 0 });
+        self.vmcb.set(control::NESTED_ROOT, self.roots[usize::from(self.has_paging())]);
         self.vmcb.set(control::CLEAN, 0u32);
+        let flush = cpus::enter(self.number);
+        self.vmcb.set(control::TLB, if flush { FLUSH_ALL } else { 0 });
         // SAFETY: the VMCB is complete, its nested tables show the guest nothing but its own memory, and the
         // host state save area was set up at start. The guest's general and vector registers are swapped by
         // `svm_run`.
         unsafe { svm_run(self.vmcb.address(), &raw mut self.registers, &raw mut self.fpu) };
+        cpus::leave(self.number);
         self.vmcb.set(control::EVENT_INJECTION, 0u64);
     }
 

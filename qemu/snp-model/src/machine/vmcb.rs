@@ -98,6 +98,7 @@ const SAVE_AREA: usize = 0x400;
 const SAVE_AREA_SHARED_BYTES: usize = 0x298;
 
 /// Pages with one bit or two for each port and MSR that is intercepted.
+#[derive(Clone, Copy)]
 pub struct PermissionMaps {
     io: HostPage,
     msr: HostPage,
@@ -146,8 +147,8 @@ impl PermissionMaps {
 pub struct Vmcb(HostPage);
 
 impl Vmcb {
-    /// A VMCB for a vCPU that starts from a VMSA, with the intercepts that KVM uses for SEV-ES guests.
-    pub fn new(vmsa: &Page, maps: &PermissionMaps, pool: &mut Pool) -> Self {
+    /// A VMCB without a state, with the intercepts that KVM uses for SEV-ES guests.
+    pub fn new(maps: &PermissionMaps, pool: &mut Pool) -> Self {
         const CR0: u16 = 1;
         const DR7: u16 = 1 << 7;
         const UNDEFINED_OPCODE: u32 = 1 << 6;
@@ -170,8 +171,19 @@ impl Vmcb {
         vmcb.set(control::ASID, 1u32);
         vmcb.set(control::INTERRUPTS, INTERRUPT_MASKING);
         vmcb.set(control::NESTED, 1u64);
-        vmcb.0.write_bytes(SAVE_AREA, &vmsa[..SAVE_AREA_SHARED_BYTES]);
         vmcb
+    }
+
+    /// Takes the state of a VMSA, as far as a VMCB has it.
+    pub fn load(self, vmsa: &Page) {
+        self.0.write_bytes(SAVE_AREA, &vmsa[..SAVE_AREA_SHARED_BYTES]);
+        self.set(control::EVENT_INJECTION, 0u64);
+        self.set(control::EXIT_INTERRUPT_INFO, 0u64);
+    }
+
+    /// Writes that state into a VMSA.
+    pub fn store(self, vmsa: &mut Page) {
+        self.0.read_bytes(SAVE_AREA, &mut vmsa[..SAVE_AREA_SHARED_BYTES]);
     }
 
     /// Its host-physical address.

@@ -2,7 +2,7 @@
 // about what is a number and what is an address. The bytes are never run in this process: the test copies
 // them to the ROM at 0xFFFFE000.
 
-.set ROM, 0xFFFFE000
+.set ROM, 0xFFFFC000
 .set WORK, 0x102000             // 64 KiB that the ROM's metadata asks for
 .set STACK, WORK + 0x1000
 .set PML4, WORK + 0x1000
@@ -18,6 +18,9 @@
 .set VC_RSP, WORK + 0x9008
 .set VC_ADVANCE, WORK + 0x9010  // bytes to skip, or 0 to map the page at CR2
 .set VC_CR2, WORK + 0x9018
+.set VMSA, WORK + 0xA000
+.set AP_STACK, WORK + 0xC000
+.set AP_COUNT, WORK + 0xC000    // what the second CPU counts
 .set C_HIGH, 1 << (51 - 32)
 .set SHARED, 0x40000000         // 1 GiB up, memory is mapped without the C-bit
 
@@ -48,6 +51,38 @@
     movl $\size, %ecx
     movl $\validate, %edx
     .byte 0xF2, 0x0F, 0x01, 0xFF
+.endm
+
+.macro rmpadjust page, attributes
+    movl $\page, %eax
+    xorl %ecx, %ecx
+    movl $\attributes, %edx
+    .byte 0xF3, 0x0F, 0x01, 0xFE
+.endm
+
+// Event by the GHCB at 0x400000 with 64-bit information; RBP is its shared address.
+.macro wide_event code, info_1, info_2
+    movabsq $\info_1, %rbx
+    movabsq $\info_2, %rcx
+    movl $\code, %eax
+    call event_wide
+.endm
+
+.macro create apic_id, request, vmsa, features
+    movq $\features, 0x1F8(%rbp)
+    wide_event 0x80000013, (\apic_id << 32 | \request), \vmsa
+.endm
+
+.macro wake apic_id
+    movq $5, 0x1F8(%rbp)
+    movq $\apic_id, 0x308(%rbp)
+    wide_event 0x81, 0, 0
+.endm
+
+.macro wait_for count
+1:  pause
+    cmpl $\count, AP_COUNT
+    jne 1b
 .endm
 
 .pushsection .rodata.guests, "a"
@@ -173,13 +208,10 @@ keeps_the_rules:
     jne failed
     cmpq $(VC_STACK - 48), VC_RSP
     jne failed
-    // 3: #VC for IN and RDMSR, but none for HLT, which only waits.
+    // 3: #VC for IN and RDMSR.
     movl $3, %r15d
     movq $1, VC_ADVANCE
     inb %dx, %al
-    cmpq $0x7B, VC_ERROR
-    jne failed
-    hlt
     cmpq $0x7B, VC_ERROR
     jne failed
     movq $2, VC_ADVANCE
@@ -206,18 +238,7 @@ keeps_the_rules:
     jne failed
     // 5: the GHCB is shared and registered.
     movl $5, %r15d
-    change 0x400000, 2
-    testl %edx, %edx
-    jnz failed
-    exchange 0x400012, 0
-    cmpl $0x400013, %eax
-    jne failed
-    movl $0xC0010130, %ecx
-    movl $0x400000, %eax
-    xorl %edx, %edx
-    wrmsr
-    movl $(SHARED + 0x400000), %ebp
-    movw $2, 0xFFA(%rbp)
+    call open_ghcb
     // 6: an event without its fields marked valid, and one that does not exist.
     movl $6, %r15d
     movq $0x7B, 0x390(%rbp)
@@ -343,11 +364,21 @@ keeps_the_rules:
     je failed
     // 14: there is no second vCPU to create.
     movl $14, %r15d
-    movl $0x80000013, %eax
-    movl $1, %ebx
-    movl $WORK, %ecx
-    call event
+    create 1, 1, VMSA, 1
     cmpq $2, 0x398(%rbp)
+    jne failed
+    // 15: HLT makes no #VC, and does not wait if the wake-up came first; there is no other hypercall.
+    movl $15, %r15d
+    movq $0, VC_ERROR
+    wake 0
+    cmpq $0, 0x1F8(%rbp)
+    jne failed
+    hlt
+    cmpq $0, VC_ERROR
+    jne failed
+    movq $1, 0x1F8(%rbp)
+    wide_event 0x81, 0, 0
+    cmpq $-1000, 0x1F8(%rbp)
     jne failed
     terminate 0, 0x55
 failed:
@@ -359,13 +390,30 @@ failed:
     wrmsr
     .byte 0xF3, 0x0F, 0x01, 0xD9
 
+// The GHCB at 0x400000 is shared and registered; RBP is its shared address.
+open_ghcb:
+    change 0x400000, 2
+    testl %edx, %edx
+    jnz failed
+    exchange 0x400012, 0
+    cmpl $0x400013, %eax
+    jne failed
+    movl $0xC0010130, %ecx
+    movl $0x400000, %eax
+    xorl %edx, %edx
+    wrmsr
+    movl $(SHARED + 0x400000), %ebp
+    movw $2, 0xFFA(%rbp)
+    ret
+
 // EAX is the event, EBX and ECX its information; all fields are marked valid.
 event:
+    movl %ebx, %ebx
+    movl %ecx, %ecx
+event_wide:
     movl %eax, %eax
     movq %rax, 0x390(%rbp)
-    movl %ebx, %ebx
     movq %rbx, 0x398(%rbp)
-    movl %ecx, %ecx
     movq %rcx, 0x3A0(%rbp)
     movq $-1, %rax
     movq %rax, 0x3F0(%rbp)
@@ -396,6 +444,208 @@ vc_handler_64:
     popq %rcx
 1:  popq %rax
     iretq
+
+// ---- a second CPU ----
+
+.globl runs_a_second_cpu
+.code32
+runs_a_second_cpu:
+    call enter_long_mode
+.code64
+    call open_ghcb
+    call fill_vmsa
+    // 1: what KVM refuses: no such vCPU, other features, the beginning of 2 MiB, no such request.
+    movl $1, %r15d
+    create 9, 1, VMSA, 1
+    cmpq $2, 0x398(%rbp)
+    jne failed
+    cmpq $5, 0x3A0(%rbp)
+    jne failed
+    create 1, 1, VMSA, 3
+    cmpq $2, 0x398(%rbp)
+    jne failed
+    create 1, 1, 0x200000, 1
+    cmpq $2, 0x398(%rbp)
+    jne failed
+    create 1, 3, VMSA, 1
+    cmpq $2, 0x398(%rbp)
+    jne failed
+    // 2: it runs, and counts.
+    movl $2, %r15d
+    rmpadjust VMSA, 0x10001
+    testl %eax, %eax
+    jnz failed
+    create 1, 1, VMSA, 1
+    cmpq $0, 0x398(%rbp)
+    jne failed
+    wait_for 1
+    // 3: it sleeps until it is woken, each time.
+    movl $3, %r15d
+    wake 1
+    wait_for 2
+    wake 1
+    wait_for 3
+    // 4: its VMSA is in use.
+    movl $4, %r15d
+    rmpadjust VMSA, 1
+    cmpl $3, %eax
+    jne failed
+    // 5: what one CPU rescinds, the other loses at once, although it has used it before.
+    movl $5, %r15d
+    change 0x600000, 1
+    pvalidate 0x600000, 0, 1
+    movq $0, VC_ERROR
+    movq $0, VC_ADVANCE
+    wake 1
+    wait_for 4
+    movl 0x600000, %ecx
+2:  cmpl 0x600000, %ecx
+    je 2b
+    pvalidate 0x600000, 0, 0
+    jc failed
+2:  pause
+    cmpq $0x404, VC_ERROR
+    jne 2b
+    wait_for 5
+    // 6: it is stopped, its VMSA is memory again and holds its state, and from there it goes on.
+    movl $6, %r15d
+    create 1, 2, 0, 1
+    cmpq $0, 0x398(%rbp)
+    jne failed
+2:  pause
+    rmpadjust VMSA, 1
+    cmpl $3, %eax
+    je 2b
+    testl %eax, %eax
+    jnz failed
+    cmpl $5, VMSA + 0x308       // RCX
+    jne failed
+    rmpadjust VMSA, 0x10001
+    create 1, 1, VMSA, 1
+    wait_for 6
+    terminate 0, 0x55
+
+second_cpu:
+    movl $1, %ecx
+    movl $1, AP_COUNT
+    hlt
+    movl $2, AP_COUNT
+    hlt
+    movl $3, AP_COUNT
+    hlt
+    movl $4, AP_COUNT
+2:  incl 0x600000
+    cmpq $0x404, VC_ERROR
+    jne 2b
+    movl $5, %ecx
+    movl $5, AP_COUNT
+    hlt
+    movl $6, AP_COUNT
+2:  hlt
+    jmp 2b
+
+// A VMSA of a CPU that starts in 64-bit code, with everything that the first one has set up.
+fill_vmsa:
+    movl $VMSA, %edi
+    movl $0x0C930010, %eax
+    movl %eax, 0x00(%rdi)
+    movl %eax, 0x20(%rdi)
+    movl %eax, 0x30(%rdi)
+    movl $-1, 0x04(%rdi)
+    movl $-1, 0x24(%rdi)
+    movl $-1, 0x34(%rdi)
+    movl $0x0A9B0018, 0x10(%rdi)
+    movl $-1, 0x14(%rdi)
+    movl $0x2F, 0x64(%rdi)
+    movq $GDT, 0x68(%rdi)
+    movl $0x00820000, 0x70(%rdi)
+    movl $(30 * 16 - 1), 0x84(%rdi)
+    movq $IDT, 0x88(%rdi)
+    movl $0x008B0020, 0x90(%rdi)
+    movl $0x67, 0x94(%rdi)
+    movq $TSS, 0x98(%rdi)
+    movq $0x1500, 0xD0(%rdi)
+    movq $0x60, 0x148(%rdi)
+    movq %cr3, %rax
+    movq %rax, 0x150(%rdi)
+    movl $0x80000011, %eax
+    movq %rax, 0x158(%rdi)
+    movq $0x400, 0x160(%rdi)
+    movl $0xFFFF0FF0, %eax
+    movq %rax, 0x168(%rdi)
+    movq $2, 0x170(%rdi)
+    movl $(ROM + second_cpu - guests), %eax
+    movq %rax, 0x178(%rdi)
+    movq $AP_STACK, 0x1D8(%rdi)
+    movabsq $0x0007040600070406, %rax
+    movq %rax, 0x268(%rdi)
+    movq $1, 0x3B0(%rdi)
+    movq $1, 0x3E8(%rdi)
+    movl $0x1F80, 0x408(%rdi)
+    movw $0x37F, 0x410(%rdi)
+    ret
+
+.macro starts_a_second_cpu name
+.globl \name
+.code32
+\name:
+    call enter_long_mode
+.code64
+    call open_ghcb
+    call fill_vmsa
+.endm
+
+starts_a_second_cpu starts_a_cpu_from_an_ordinary_page
+    create 1, 1, VMSA, 1
+    jmp sleep
+
+starts_a_second_cpu starts_a_cpu_with_other_features
+    rmpadjust VMSA, 0x10001
+    movq $9, VMSA + 0x3B0
+    create 1, 1, VMSA, 1
+    jmp sleep
+
+starts_a_second_cpu starts_a_cpu_without_svme
+    rmpadjust VMSA, 0x10001
+    movq $0x500, VMSA + 0xD0
+    create 1, 1, VMSA, 1
+    jmp sleep
+
+starts_a_second_cpu starts_a_cpu_of_another_vmpl
+    rmpadjust VMSA, 0x10001
+    movb $1, VMSA + 0xCA
+    create 1, 1, VMSA, 1
+    jmp sleep
+
+starts_a_second_cpu starts_two_cpus_from_one_vmsa
+    rmpadjust VMSA, 0x10001
+    create 1, 1, VMSA, 1
+    wait_for 1
+    create 2, 1, VMSA, 1
+    jmp sleep
+
+starts_a_second_cpu looks_into_a_vmsa_in_use
+    rmpadjust VMSA, 0x10001
+    create 1, 1, VMSA, 1
+    wait_for 1
+    movl VMSA, %eax
+    ud2
+
+starts_a_second_cpu rescinds_a_vmsa_in_use
+    rmpadjust VMSA, 0x10001
+    create 1, 1, VMSA, 1
+    wait_for 1
+    pvalidate VMSA, 0, 0
+    ud2
+
+.globl sleeps_for_ever
+.code32
+sleeps_for_ever:
+    call enter_long_mode
+.code64
+sleep:
+    hlt
+    jmp sleep
 
 // ---- one rule each, with the C-bit ----
 

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 core::arch::global_asm!(include_str!("guests.s"), options(att_syntax));
 
 /// Pages of the ROM; `guests.s` is written for its address.
-const ROM_BYTES: usize = 2 * PAGE_BYTES;
+const ROM_BYTES: usize = 4 * PAGE_BYTES;
 const ROM_BASE: u32 = (ROM_BYTES as u32).wrapping_neg();
 const MEMORY_MIB: u32 = 64;
 /// A run takes a fraction of a second. This only keeps a broken model from hanging the tests.
@@ -67,6 +67,15 @@ scenarios! {
     has_no_handler,
     handles_vc_in_32_bit_code,
     keeps_the_rules,
+    runs_a_second_cpu,
+    starts_a_cpu_from_an_ordinary_page,
+    starts_a_cpu_with_other_features,
+    starts_a_cpu_without_svme,
+    starts_a_cpu_of_another_vmpl,
+    starts_two_cpus_from_one_vmsa,
+    looks_into_a_vmsa_in_use,
+    rescinds_a_vmsa_in_use,
+    sleeps_for_ever,
     reads_private_memory_as_shared,
     reads_shared_memory_as_private,
     runs_code_from_shared_memory,
@@ -139,14 +148,27 @@ struct Ending {
     events: Vec<u8>,
 }
 
+/// How QEMU runs the CPUs of the machine.
+#[derive(Clone, Copy, Debug)]
+enum Clock {
+    /// Each on a thread of its own, at the host's pace.
+    Wall,
+    /// One after the other, by counted instructions: every run is the same.
+    Instructions,
+}
+
 fn run(scenario: Scenario) -> Ending {
+    run_on(scenario, 1, Clock::Wall)
+}
+
+fn run_on(scenario: Scenario, vcpus: u32, clock: Clock) -> Ending {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
     let rom = rom(scenario);
     let bundle = Bundle {
         rom: &rom,
         memory_mib: MEMORY_MIB,
-        vcpus: 1,
+        vcpus,
         signature: CpuSignature::of_qemu_type("EPYC-Genoa").unwrap(),
         policy: 0x3_0000,
         chip_id: [0; 64],
@@ -156,8 +178,13 @@ fn run(scenario: Scenario) -> Ending {
         scenario: "",
     };
     fs::write(path("bundle"), bundle.encode().unwrap()).unwrap();
+    let accelerator: &[&str] = match clock {
+        Clock::Wall => &["-accel", "tcg,thread=multi"],
+        Clock::Instructions => &["-accel", "tcg,thread=single", "-icount", "shift=1,sleep=off", "-seed", "1"],
+    };
     let mut qemu = Command::new("qemu-system-x86_64")
-        .args(["-accel", "tcg,thread=multi", "-cpu", "max,+svm,phys-bits=52,+la57", "-machine", "q35"])
+        .args(accelerator)
+        .args(["-smp", &vcpus.to_string(), "-cpu", "max,+svm,phys-bits=52,+la57", "-machine", "q35"])
         .args(["-m", &format!("{}M", 2 * MEMORY_MIB + 256)])
         .args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"])
         .arg("-kernel")
@@ -197,7 +224,12 @@ fn ends(scenario: Scenario, status: i32, line: &str) -> Ending {
 
 #[track_caller]
 fn violates(scenario: Scenario, why: &str) {
-    let ending = run(scenario);
+    violates_on(scenario, 1, why);
+}
+
+#[track_caller]
+fn violates_on(scenario: Scenario, vcpus: u32, why: &str) {
+    let ending = run_on(scenario, vcpus, Clock::Wall);
     assert_eq!(ending.status, Some(VIOLATION), "{}", ending.line);
     let said = ending.line.strip_prefix("snp-model: violation: ").unwrap_or_default();
     assert!(said.contains(why), "{}", ending.line);
@@ -207,6 +239,35 @@ fn violates(scenario: Scenario, why: &str) {
 fn a_guest_that_keeps_the_rules_reaches_its_end() {
     let ending = ends(Scenario::keeps_the_rules, TERMINATED, "snp-model: guest terminated: set 0 code 85");
     assert_eq!(ending.events, b"A");
+}
+
+#[test]
+fn a_second_cpu_is_created_sleeps_wakes_and_is_destroyed() {
+    for (vcpus, clock) in [(2, Clock::Wall), (8, Clock::Wall), (2, Clock::Instructions)] {
+        let ending = run_on(Scenario::runs_a_second_cpu, vcpus, clock);
+        assert_eq!(ending.line, "snp-model: guest terminated: set 0 code 85", "{vcpus} vCPUs, {clock:?}");
+        assert_eq!(ending.status, Some(TERMINATED));
+    }
+}
+
+#[test]
+fn a_cpu_starts_from_a_vmsa_page_that_vmrun_takes() {
+    violates_on(Scenario::starts_a_cpu_from_an_ordinary_page, 2, "0x10c000 is not a VMSA page");
+    violates_on(Scenario::starts_a_cpu_with_other_features, 2, "SEV_FEATURES 0x9, the launch 0x1");
+    violates_on(Scenario::starts_a_cpu_without_svme, 2, "EFER.SVME is 0");
+    violates_on(Scenario::starts_a_cpu_of_another_vmpl, 2, "for VMPL 1");
+}
+
+#[test]
+fn a_vmsa_in_use_is_the_processors() {
+    violates_on(Scenario::starts_two_cpus_from_one_vmsa, 3, "the VMSA at 0x10c000 is in use");
+    violates_on(Scenario::looks_into_a_vmsa_in_use, 2, "private read at 0x10c000, the VMSA of a vCPU");
+    violates_on(Scenario::rescinds_a_vmsa_in_use, 2, "PVALIDATE of 0x10c000, the VMSA of a vCPU");
+}
+
+#[test]
+fn somebody_must_stay_awake() {
+    violates(Scenario::sleeps_for_ever, "every vCPU sleeps");
 }
 
 #[test]
