@@ -2,6 +2,7 @@
 
 use clap::{Parser, Subcommand, ValueEnum};
 use image_builder::cpu::CpuType;
+use snp_model::hostile::Lie;
 use std::net::SocketAddrV4;
 use std::path::PathBuf;
 
@@ -34,6 +35,17 @@ pub enum Command {
     Run(Run),
 }
 
+fn lie(name: &str) -> Result<Lie, String> {
+    Lie::from_name(name)
+        .ok_or("there is no such lie; `cloister-launch run --hostile list` prints them all".into())
+}
+
+/// Whether the command line asks for the list of lies, which needs no image.
+pub fn asks_for_lies(arguments: &[String]) -> bool {
+    arguments.iter().any(|argument| argument == "--hostile=list")
+        || arguments.windows(2).any(|pair| pair == ["--hostile", "list"])
+}
+
 /// Where the guest runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Platform {
@@ -47,7 +59,9 @@ pub enum Platform {
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   cloister-launch run --platform model --image out/cloister.rom --weights models/cloister-mini.gguf --listen 127.0.0.1:8443
-  cloister-launch run --platform snp --image cloister.rom --weights model.gguf --listen 0.0.0.0:443 --cpu-type EPYC-Turin")]
+  cloister-launch run --platform snp --image cloister.rom --weights model.gguf --listen 0.0.0.0:443 --cpu-type EPYC-Turin
+  cloister-launch run --hostile list
+  cloister-launch run --platform model --image out/cloister.rom --weights models/cloister-mini.gguf --hostile a6-remap")]
 pub struct Run {
     /// Where the guest runs.
     #[arg(long)]
@@ -82,9 +96,9 @@ pub struct Run {
     /// Print QEMU's command line and start nothing.
     #[arg(long)]
     pub print_command: bool,
-    /// Let the model play a hostile host, by the name of a lie. This version's model knows none and ends (code 12).
-    #[arg(long, value_name = "NAME", help_heading = "SNP model")]
-    pub hostile: Option<String>,
+    /// Let the model play a hostile host, by the name of a lie; `list` prints them all.
+    #[arg(long, value_name = "NAME", help_heading = "SNP model", value_parser = lie)]
+    pub hostile: Option<Lie>,
     /// Take this ELF file for the model and build nothing.
     #[arg(long, value_name = "FILE", help_heading = "SNP model")]
     pub snp_model: Option<PathBuf>,

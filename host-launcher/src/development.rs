@@ -3,12 +3,14 @@
 //! Clients must be given its root explicitly. Keeping it spares them a new root at every start.
 
 use crate::failure::Failure;
+use crate::hostile;
 use attestation::development::{Chain, DevelopmentError, Endorsement};
-use attestation::report::{GuestPolicy, Product};
+use attestation::report::Product;
 use image_builder::checkout::Checkout;
 use image_builder::cpu::CpuType;
 use snp_model::bundle::{Bundle, TcbVersions, VcekScalar};
 use snp_model::cpu_type::CpuSignature;
+use snp_model::hostile::Lie;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 use std::{env, fs};
@@ -54,7 +56,7 @@ impl Development {
             memory_mib: launch.memory_mib,
             vcpus: launch.vcpus,
             signature: CpuSignature(launch.cpu.signature()),
-            policy: GuestPolicy::CLOISTER.0,
+            policy: hostile::policy(Lie::from_name(launch.scenario)),
             chip_id: *self.chain.chip_id(),
             tcb: TcbVersions { current: tcb, reported: tcb, committed: tcb, launch: tcb },
             vcek: VcekScalar(scalar),
@@ -130,6 +132,7 @@ fn default_state() -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use attestation::report::GuestPolicy;
     use std::fs::read;
 
     #[test]

@@ -13,6 +13,7 @@ pub mod ending;
 pub mod event_stream;
 pub mod failure;
 pub mod host;
+pub mod hostile;
 pub mod image;
 pub mod machine;
 pub mod report;

@@ -8,17 +8,23 @@ use clap::{CommandFactory, Parser, error::ErrorKind};
 use host_launcher::development::{Development, Launch};
 use host_launcher::failure::Failure;
 use host_launcher::host::{Qemu, SnpHost, listen_address};
+use host_launcher::hostile;
 use host_launcher::image::Image;
 use host_launcher::machine::{Arguments, Machine, QEMU};
 use host_launcher::report::Report;
 use host_launcher::supervise::{self, Happening};
 use image_builder::freestanding::{self, Program};
+use snp_model::hostile::Lie;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::mpsc;
 use std::{env, fs, io};
 
 fn main() -> ExitCode {
+    if args::asks_for_lies(&env::args().collect::<Vec<_>>()) {
+        print!("{}", hostile::list());
+        return ExitCode::SUCCESS;
+    }
     let Command::Run(options) = Args::parse().command;
     let model_only = [("--hostile", options.hostile.is_some()), ("--snp-model", options.snp_model.is_some())];
     if let (Platform::Snp, Some((option, _))) =
@@ -79,13 +85,18 @@ fn run(options: &Run) -> Result<ExitCode, Failure> {
                 memory_mib,
                 vcpus: options.vcpus,
                 cpu: options.cpu_type,
-                scenario: options.hostile.as_deref().unwrap_or_default(),
+                scenario: options.hostile.map_or("", Lie::name),
             };
             let bundle = BundleFile::write(&development.bundle(&launch)?)?;
             let mut report = open_report()?;
             report.note("platform", "SNP model, which protects nothing");
             report.note("development root", &development.root_pem().display().to_string());
-            supervise(&machine.on_model(&model, bundle.path()), report, Some(bundle))
+            let mut arguments = machine.on_model(&model, bundle.path());
+            if let Some(lie) = options.hostile {
+                report.note("hostile host", lie.about());
+                hostile::arrange(lie, &mut arguments, &model);
+            }
+            supervise(&arguments, report, Some(bundle))
         }
     }
 }

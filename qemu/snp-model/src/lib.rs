@@ -27,6 +27,7 @@ pub mod cpuid_page;
 pub mod decode;
 pub mod extended_request;
 pub mod ghcb;
+pub mod hostile;
 pub mod launch;
 pub mod psc;
 pub mod rmp;

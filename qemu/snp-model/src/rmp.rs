@@ -237,6 +237,14 @@ impl<'a> Rmp<'a> {
         Ok(())
     }
 
+    /// RMPUPDATE by a hostile hypervisor: the guest's page is another one from now on, assigned and not validated.
+    pub fn replace(&mut self, gpa: u64) {
+        self.smash(gpa);
+        if let Some((index, _)) = self.speaker(gpa) {
+            self.entries[index] = Entry(Entry::ASSIGNED);
+        }
+    }
+
     /// What the AMD-SP does with a page at launch (SNP ABI §8.17): it is the guest's and validated.
     pub fn launch(&mut self, gpa: u64) -> Result<(), ChangeError> {
         let index = self.index(gpa).ok_or(ChangeError::Address)?;

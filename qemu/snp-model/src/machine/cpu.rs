@@ -129,7 +129,12 @@ pub fn halt() -> ! {
 /// A random number. A processor whose generator is stuck gives zeroes, which only makes the model's keys
 /// guessable.
 pub fn random() -> u64 {
+    const RDRAND: u32 = 1 << 30;
     let mut value = 0u64;
+    if cpuid(1, 0)[2] & RDRAND == 0 {
+        // A hostile host took the instruction away to answer it for the guest.
+        return timestamp().wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    }
     for _ in 0..100 {
         let good: u8;
         // SAFETY: RDRAND exists on QEMU's `max` processor.

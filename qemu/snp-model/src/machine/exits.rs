@@ -23,6 +23,9 @@ impl Machine {
     /// What a vCPU left its guest for.
     pub fn exit(&mut self, vcpu: &mut Vcpu) {
         let code: u64 = vcpu.vmcb.get(control::EXIT_CODE);
+        if self.hostile_exit(vcpu, code) {
+            return;
+        }
         match code {
             exit::NPF => self.nested_page_fault(vcpu),
             exit::VMMCALL => match self.instruction(vcpu) {

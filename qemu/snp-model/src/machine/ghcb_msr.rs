@@ -18,7 +18,7 @@ const CHANGE_FAILED: u32 = 1;
 impl Machine {
     /// The guest calls its hypervisor.
     pub fn vmgexit(&mut self, vcpu: &mut Vcpu) {
-        vcpu.ghcb_msr = match MsrRequest::parse(vcpu.ghcb_msr) {
+        let answer = match MsrRequest::parse(vcpu.ghcb_msr) {
             MsrRequest::Page(gpa) => return self.ghcb_page(vcpu, gpa),
             MsrRequest::SevInformation => answer::sev_information(C_BIT as u8),
             MsrRequest::Cpuid { leaf, register } => {
@@ -49,6 +49,7 @@ impl Machine {
                 violation!("GHCB MSR request {value:#x}, which no protocol version has")
             }
         };
+        vcpu.ghcb_msr = self.hostile.msr_answer(vcpu.ghcb_msr, answer);
     }
 }
 

@@ -21,17 +21,21 @@ use snp_model::{
 };
 
 /// A request, as it was when the guest left.
-struct Request {
-    page: HostPage,
-    gpa: u64,
+pub struct Request {
+    /// The GHCB.
+    pub page: HostPage,
+    /// Its guest-physical address.
+    pub gpa: u64,
     valid: ValidBitmap,
-    info_1: u64,
-    info_2: u64,
+    /// `SW_EXITINFO1`.
+    pub info_1: u64,
+    /// `SW_EXITINFO2`.
+    pub info_2: u64,
 }
 
 /// What comes back: `SW_EXITINFO1`, `SW_EXITINFO2` and registers.
 #[derive(Default)]
-struct Reply {
+pub struct Reply {
     info_1: u64,
     info_2: u64,
     registers: [Option<(usize, u64)>; 4],
@@ -42,7 +46,8 @@ impl Reply {
         Self { info_2, ..Self::default() }
     }
 
-    fn with_registers<const N: usize>(registers: [(usize, u64); N]) -> Self {
+    /// A reply that is these fields.
+    pub fn with_registers<const N: usize>(registers: [(usize, u64); N]) -> Self {
         let mut reply = Self::default();
         for (slot, register) in reply.registers.iter_mut().zip(registers) {
             *slot = Some(register);
@@ -99,8 +104,9 @@ impl Machine {
             info_1: page.read(offset::EXIT_INFO_1),
             info_2: page.read(offset::EXIT_INFO_2),
         };
-        let reply = self.serve(vcpu, &request).unwrap_or_else(Reply::from);
-        request.reply(&reply);
+        let reply = self.hostile_serve(&request).unwrap_or_else(|| self.serve(vcpu, &request));
+        request.reply(&reply.unwrap_or_else(Reply::from));
+        self.hostile_replied(&request);
     }
 
     fn serve(&mut self, vcpu: &Vcpu, request: &Request) -> Result<Reply, Malformed> {
@@ -113,7 +119,7 @@ impl Machine {
         request.valid.need(&[offset::EXIT_CODE, offset::EXIT_INFO_1, offset::EXIT_INFO_2])?;
         let code: u64 = request.page.read(offset::EXIT_CODE);
         match code {
-            event::IOIO => port(request),
+            event::IOIO => self.port(request),
             event::MSR => self.hypervisor_msr(request),
             event::CPUID => self.hypervisor_cpuid(request),
             event::MMIO_READ | event::MMIO_WRITE => self.mmio(request, code == event::MMIO_WRITE),
@@ -194,7 +200,19 @@ impl Machine {
         Ok(Reply::with_registers([(offset::RAX, result)]))
     }
 
-    fn mmio(&self, request: &Request, write: bool) -> Result<Reply, Malformed> {
+    fn port(&mut self, request: &Request) -> Result<Reply, Malformed> {
+        let access = PortAccess::parse(request.info_1)?;
+        if access.read {
+            let value = self.hostile.port_read(access, devices::port_read(access));
+            return Ok(Reply::with_registers([(offset::RAX, value.into())]));
+        }
+        let value = request.register(offset::RAX)? as u32;
+        devices::port_write(access, value);
+        self.hostile_port_write(access, value, request.gpa);
+        Ok(Reply::default())
+    }
+
+    fn mmio(&mut self, request: &Request, write: bool) -> Result<Reply, Malformed> {
         let (gpa, length) = (request.info_1, request.info_2);
         let bytes = match length {
             1 | 2 | 4 | 8 => length as usize,
@@ -207,9 +225,9 @@ impl Machine {
         let mut data = [0; 8];
         if write {
             page.read_bytes(at, &mut data[..bytes]);
-            devices::mmio_write(gpa, bytes, u64::from_le_bytes(data));
+            self.hostile_mmio_write(gpa, bytes, u64::from_le_bytes(data));
         } else {
-            let value = devices::mmio_read(gpa, bytes).to_le_bytes();
+            let value = self.hostile.mmio_read(gpa, devices::mmio_read(gpa, bytes)).to_le_bytes();
             page.write_bytes(at, &value[..bytes]);
         }
         Ok(Reply::default())
@@ -258,7 +276,11 @@ impl Machine {
         let (from, to) = self.message_pages(request)?;
         let (mut message, mut response) = ([0; PAGE_BYTES], [0; PAGE_BYTES]);
         from.copy(&mut message);
+        if let Some(info_2) = self.hostile.withheld(&message) {
+            return Ok(info_2);
+        }
         let result = self.amd_sp.guest_request(&message, &mut response);
+        let result = self.hostile.message(&mut response, result);
         match result {
             Ok(()) => to.write_bytes(0, &response),
             Err(status) => log!("the AMD-SP refused a guest message: {status}"),
@@ -305,15 +327,6 @@ impl Machine {
             }
         }
     }
-}
-
-fn port(request: &Request) -> Result<Reply, Malformed> {
-    let access = PortAccess::parse(request.info_1)?;
-    if access.read {
-        return Ok(Reply::with_registers([(offset::RAX, devices::port_read(access).into())]));
-    }
-    devices::port_write(access, request.register(offset::RAX)? as u32);
-    Ok(Reply::default())
 }
 
 fn timestamp(with_aux: bool) -> Reply {

@@ -2,6 +2,7 @@
 
 use super::{
     devices::HypervisorMsrs,
+    hostile::Hostile,
     memory::{GuestMemory, Pool},
     npt::{Npt, Side},
     stop::{internal, violation},
@@ -38,6 +39,8 @@ pub struct Machine {
     pub certificates: &'static [u8],
     /// MSRs that a hypervisor emulates.
     pub msrs: HypervisorMsrs,
+    /// What the hypervisor lies about.
+    pub hostile: Hostile,
 }
 
 /// Why a page-state change cannot be made.
@@ -62,6 +65,9 @@ impl Machine {
 
     /// Carries out a page-state change (GHCB §4.1.6), or finds it malformed.
     pub fn change_page_state(&mut self, change: Change) -> Result<(), BadChange> {
+        if let Some(answer) = self.hostile.change(change, self.memory.ram_bytes()) {
+            return answer;
+        }
         let Change { gpa, size, operation } = change;
         let to_guest = match operation {
             Operation::Private => true,
@@ -93,6 +99,7 @@ impl Machine {
         } else {
             self.map_shared(gpa, size);
         }
+        self.hostile_changed(change);
         Ok(())
     }
 

@@ -145,6 +145,11 @@ impl GuestMemory {
         Self { ram, rom_base: (1 << 32) - rom_bytes, rom }
     }
 
+    /// Bytes of RAM, from 0 up.
+    pub fn ram_bytes(&self) -> u64 {
+        self.ram
+    }
+
     /// The page that holds `gpa` while it is shared. Below 1 MiB from the VGA window on, the machine has its
     /// firmware and not RAM; the ROM is never shared.
     pub fn shared(&self, gpa: u64) -> Option<HostPage> {

@@ -7,6 +7,7 @@
 //! | `vmcb`, `vcpu`, `vcpus`, `exits`, `vc` | the processors: state, life, exits, `#VC` |
 //! | `msr`, `pages` | instructions that SEV-SNP adds |
 //! | `ghcb_msr`, `ghcb_page`, `devices`, `machine` | the hypervisor that the guest talks to |
+//! | `hostile` | the same hypervisor, when it lies |
 //! | `start` | launch |
 
 mod cpu;
@@ -15,6 +16,7 @@ mod devices;
 mod exits;
 mod ghcb_msr;
 mod ghcb_page;
+mod hostile;
 mod image;
 mod lock;
 #[allow(clippy::module_inception, reason = "the machine that the guest sees")]

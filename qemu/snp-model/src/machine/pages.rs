@@ -31,6 +31,7 @@ impl Machine {
         };
         match outcome {
             Ok((code, carry)) => {
+                let (code, carry) = self.hostile.validated(code, carry);
                 vcpu.return_code(code, carry);
                 vcpu.skip(decoded.bytes);
             }
@@ -65,6 +66,7 @@ impl Machine {
                 }
                 if validate {
                     self.map(gpa, size);
+                    self.hostile_validated(gpa, size);
                 } else {
                     self.npt.unmap(Side::Private, gpa, size, &mut self.pool);
                 }

@@ -4,6 +4,7 @@
 use super::{
     cpu, cpus,
     devices::HypervisorMsrs,
+    hostile::Hostile,
     image,
     lock::Lock,
     machine::Machine,
@@ -23,6 +24,7 @@ use snp_model::{
     amd_sp::{AmdSp, SEED_BYTES},
     bundle::Bundle,
     cpuid_page::{self, CpuidPage},
+    hostile::Lie,
     launch::{Firmware, LaunchDigest, PageKind, Region, initial_vmsa, launch_digest},
     rmp::{Entry, Rmp, Size},
 };
@@ -92,8 +94,9 @@ fn launch(bundle: &Bundle<'static>, ram: u64, mut pool: Pool) -> ! {
     if let Err(error) = firmware.check_memory(bundle.memory_mib) {
         internal!("{error}");
     }
-    if !bundle.scenario.is_empty() {
-        internal!("the model does not know how to play \"{}\"; leave the scenario out", bundle.scenario);
+    let lie = Lie::from_name(bundle.scenario);
+    if lie.is_none() && !bundle.scenario.is_empty() {
+        internal!("the model does not know how to play \"{}\"; see --hostile list", bundle.scenario);
     }
     let digest = launch_digest(&firmware, bundle.vcpus, bundle.signature);
     log!("launch digest {}", Hex(&digest));
@@ -124,6 +127,7 @@ fn launch(bundle: &Bundle<'static>, ram: u64, mut pool: Pool) -> ! {
         cpuid,
         certificates: bundle.certificates,
         msrs: HypervisorMsrs::new(),
+        hostile: Hostile::new(lie),
     };
     for region in firmware.regions() {
         // Only the ROM comes with contents.
@@ -138,7 +142,11 @@ impl Machine {
     /// `SNP_LAUNCH_UPDATE` (SNP ABI §8.17) of a run of pages: private, validated, and with their contents.
     fn launch_region(&mut self, region: Region, contents: &[u8]) {
         let secrets = (region.kind == PageKind::Secrets).then(|| self.amd_sp.secrets_page());
-        let cpuid = (region.kind == PageKind::Cpuid).then(|| self.cpuid.to_page());
+        let cpuid = (region.kind == PageKind::Cpuid).then(|| {
+            let mut page = self.cpuid.to_page();
+            self.hostile.cpuid_page(&mut page);
+            page
+        });
         for (index, gpa) in (region.gpa..region.end()).step_by(PAGE_BYTES).enumerate() {
             if self.rmp.launch(gpa).is_err() {
                 internal!("the ROM's metadata names the page {gpa:#x} twice, or there is no memory");

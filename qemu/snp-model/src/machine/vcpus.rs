@@ -99,6 +99,9 @@ pub fn run(machine: &'static Lock<Machine>, number: usize) -> ! {
             if after_exit && machine.is_running(number) {
                 machine.exit(&mut vcpu);
             }
+            if machine.is_running(number) {
+                machine.hostile_entry(&mut vcpu);
+            }
             if machine.npt.take_stale() {
                 cpus::shoot_down(number);
             }
@@ -170,6 +173,7 @@ impl Machine {
             }
         }
         vcpu.load(vmsa);
+        self.hostile.vcpu(vcpu);
         let known = &mut self.vcpus.0[number];
         known.vmsa = gpa;
         known.activity = Activity::Running;

@@ -53,10 +53,14 @@ pub mod exit {
     pub const DR7_READ: u64 = 0x027;
     /// Write of DR7.
     pub const DR7_WRITE: u64 = 0x037;
+    /// `#DB`.
+    pub const DEBUG: u64 = 0x041;
     /// `#UD`.
     pub const UNDEFINED: u64 = 0x046;
     /// Physical interrupt.
     pub const INTERRUPT: u64 = 0x060;
+    /// RDTSC.
+    pub const TIME_STAMP: u64 = 0x06E;
     /// RDPMC.
     pub const RDPMC: u64 = 0x06F;
     /// CPUID.
@@ -91,6 +95,14 @@ pub mod exit {
     pub const PAGE_NOT_VALIDATED: u64 = 0x404;
     /// VMRUN refused the state.
     pub const INVALID: u64 = u64::MAX;
+}
+
+/// Intercepts that no honest hypervisor sets (APM table B-1).
+pub mod intercept {
+    /// `#DB`, of the exceptions.
+    pub const DEBUG: u32 = 1 << 1;
+    /// RDTSC, of the first vector of instructions.
+    pub const TIME_STAMP: u32 = 1 << 14;
 }
 
 /// Where the save area begins. Its layout up to 0x298 is the VMSA's.
