@@ -150,3 +150,71 @@ pub(crate) fn q6_k(block: &[u8; Q6_K_BYTES], out: &mut [f32; SUPER_BLOCK]) {
         *value = d * f32::from(scales[i / 16] as i8) * (f32::from(quant) - 32.0);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::encode::decode;
+    use crate::gguf::TensorType;
+    use crate::gguf::pack::encode;
+    use alloc::vec;
+    use alloc::vec::Vec;
+
+    /// What `tests/data/blocks.py` wrote: type, stored bytes, values.
+    fn vectors() -> Vec<(TensorType, &'static [u8], Vec<f32>)> {
+        let mut rest: &[u8] = include_bytes!("../tests/data/blocks.bin");
+        let mut vectors = Vec::new();
+        let word = |bytes: &[u8]| u32::from_le_bytes(bytes.try_into().expect("four bytes"));
+        while !rest.is_empty() {
+            let kind = TensorType::from_id(word(&rest[..4])).expect("a supported type");
+            let count = word(&rest[4..8]) as usize;
+            let (stored, after) = rest[8..].split_at(kind.bytes(count).expect("whole blocks"));
+            let (values, after) = after.split_at(count * 4);
+            let values = values.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes));
+            vectors.push((kind, stored, values.collect()));
+            rest = after;
+        }
+        vectors
+    }
+
+    fn bits(values: &[f32]) -> Vec<u32> {
+        values.iter().map(|value| value.to_bits()).collect()
+    }
+
+    #[test]
+    fn every_type_has_the_values_that_the_gguf_package_gives() {
+        let vectors = vectors();
+        assert_eq!(vectors.len(), 15);
+        for (kind, stored, expected) in &vectors[..10] {
+            let mut values = vec![0.0; expected.len()];
+            decode(*kind, stored, &mut values);
+            assert_eq!(bits(&values), bits(expected), "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn the_simple_types_are_made_as_the_gguf_package_makes_them() {
+        for (kind, stored, values) in &vectors()[10..] {
+            assert_eq!(encode(*kind, values), *stored, "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_stored_is_near_what_was_given() {
+        let values: Vec<f32> = (0..1024).map(|i| ((i * 37 % 64) as f32 - 30.0) * 0.173).collect();
+        for kind in TensorType::ALL {
+            let mut back = vec![0.0; values.len()];
+            decode(kind, &encode(kind, &values), &mut back);
+            let squares = values.iter().zip(&back).map(|(a, b)| (a - b) * (a - b)).sum::<f32>();
+            let error = (squares / values.iter().map(|value| value * value).sum::<f32>()).sqrt();
+            let limit = match kind {
+                TensorType::F32 => 0.0,
+                TensorType::Q2K => 0.35,
+                TensorType::Q3K => 0.2,
+                TensorType::Q4_0 | TensorType::Q4_1 | TensorType::Q4K => 0.08,
+                TensorType::Q5_0 | TensorType::Q5_1 | TensorType::Q5K => 0.04,
+                _ => 0.02,
+            };
+            assert!(error <= limit, "{kind:?}: {error}");
+        }
+    }
+}
