@@ -8,8 +8,9 @@ use regex_syntax::hir::{Class, ClassUnicode, Hir, HirKind};
 use std::sync::OnceLock;
 use tokenizers::models::TrainerWrapper;
 use tokenizers::models::bpe::{BPE, BpeTrainer};
+use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
 use tokenizers::pre_tokenizers::{byte_level::ByteLevel, digits::Digits, sequence::Sequence};
-use tokenizers::{Model, PreTokenizerWrapper, Tokenizer as Reference};
+use tokenizers::{Model, PreTokenizerWrapper, SplitDelimiterBehavior, Tokenizer as Reference};
 
 const CONTROL: [&str; 3] = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"];
 
@@ -34,12 +35,27 @@ fn rules(name: &str) -> PreTokenizerWrapper {
     let bytes = ByteLevel::new(false, true, true);
     match name {
         "gpt-2" => bytes.into(),
+        // The expressions in the tokenizer.json of Llama 3 and Qwen2.
+        "llama-bpe" | "qwen2" => {
+            let numbers = if name == "qwen2" { r"\p{N}" } else { r"\p{N}{1,3}" };
+            let pattern = format!(
+                r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|{numbers}| ?[^\s\p{{L}}\p{{N}}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+            );
+            let split = Split::new(SplitPattern::Regex(pattern), SplitDelimiterBehavior::Isolated, false);
+            Sequence::new(vec![
+                split.expect("a valid expression").into(),
+                ByteLevel::new(false, true, false).into(),
+            ])
+            .into()
+        }
         _ => Sequence::new(vec![Digits::new(true).into(), bytes.into()]).into(),
     }
 }
 
 fn make(name: &str) -> Pair {
-    let mut reference = Reference::new(BPE::default());
+    let mut bpe = BPE::default();
+    bpe.ignore_merges = name == "llama-bpe";
+    let mut reference = Reference::new(bpe);
     reference.with_pre_tokenizer(Some(rules(name)));
     let trainer = BpeTrainer::builder()
         .vocab_size(600)
@@ -75,16 +91,21 @@ fn make(name: &str) -> Pair {
     Pair { ours, reference }
 }
 
-fn pairs() -> &'static [Pair; 2] {
-    static PAIRS: OnceLock<[Pair; 2]> = OnceLock::new();
-    PAIRS.get_or_init(|| ["gpt-2", "smollm"].map(make))
+fn pairs() -> &'static [Pair; 4] {
+    static PAIRS: OnceLock<[Pair; 4]> = OnceLock::new();
+    PAIRS.get_or_init(|| ["gpt-2", "smollm", "llama-bpe", "qwen2"].map(make))
 }
 
 fn assert_same(text: &str) {
     for Pair { ours, reference } in pairs() {
         let tokens = ours.encode(text);
         let expected = reference.encode(text, false).expect("the reference encodes");
-        assert_eq!(tokens, expected.get_ids(), "{text:?} by {}", ours.pre_tokenizer().name());
+        assert_eq!(
+            tokens,
+            expected.get_ids(),
+            "{text:?} by {}",
+            ours.pre_tokenizer().map_or("SentencePiece", |rules| rules.name())
+        );
         let bytes: Vec<u8> = tokens.iter().flat_map(|token| ours.decode(*token)).copied().collect();
         assert_eq!(bytes, text.as_bytes(), "decoding gives the text back");
     }
@@ -107,7 +128,7 @@ fn mixed() -> impl Strategy<Value = String> {
     let part = prop_oneof![
         4 => "[a-zA-Z]{1,9}",
         2 => "[ \t\r\n\u{a0}\u{2003}\u{3000}\u{85}]{1,4}",
-        2 => "'(s|t|re|ve|m|ll|d|S|x|)",
+        2 => "'(s|t|re|ve|m|ll|d|S|VE|Ll|x|)",
         2 => r"\p{N}{1,3}",
         2 => r"\p{L}{1,3}",
         1 => r"\p{M}{1,2}",
@@ -208,14 +229,18 @@ fn names_what_is_missing_or_unsupported() {
         |writer: &Writer| Tokenizer::from_gguf(&File::parse(&writer.finish()).expect("a valid file")).err();
     let mut writer = Writer::new();
     assert_eq!(read(&writer), Some(Error::Missing("tokenizer.ggml.model")));
-    writer.set("tokenizer.ggml.model", "llama");
-    assert_eq!(read(&writer), Some(Error::UnsupportedModel("llama".into())));
-    writer.set("tokenizer.ggml.model", "gpt2").set("tokenizer.ggml.pre", "llama-bpe");
-    assert_eq!(read(&writer), Some(Error::UnsupportedPreTokenizer("llama-bpe".into())));
+    writer.set("tokenizer.ggml.model", "bert");
+    assert_eq!(read(&writer), Some(Error::UnsupportedModel("bert".into())));
+    writer.set("tokenizer.ggml.model", "gpt2").set("tokenizer.ggml.pre", "falcon");
+    assert_eq!(read(&writer), Some(Error::UnsupportedPreTokenizer("falcon".into())));
     writer.set("tokenizer.ggml.pre", "smollm").set("tokenizer.ggml.tokens", vec![1, 2]);
     assert_eq!(read(&writer), Some(Error::WrongType("tokenizer.ggml.tokens")));
     writer.set("tokenizer.ggml.tokens", Vec::<String>::new());
     assert_eq!(read(&writer), Some(Error::VocabularySize(0)));
     writer.set("tokenizer.ggml.tokens", vec!["a".to_string()]);
     assert_eq!(read(&writer), Some(Error::Missing("tokenizer.ggml.merges")));
+    writer.set("tokenizer.ggml.model", "llama");
+    assert_eq!(read(&writer), Some(Error::Missing("tokenizer.ggml.scores")));
+    writer.set("tokenizer.ggml.scores", vec![0.0, 1.0]);
+    assert_eq!(read(&writer), Some(Error::ScoreCount { tokens: 1, scores: 2 }));
 }

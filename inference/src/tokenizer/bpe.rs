@@ -1,4 +1,5 @@
 //! Byte-pair merging: the pair with the lowest rank first, of equal ones the leftmost, until none is left.
+use super::table::{Table, hash_pair};
 use super::vocabulary::Vocabulary;
 use super::{Error, array, bytes};
 use crate::gguf::{self, Value};
@@ -13,8 +14,8 @@ const NONE: u32 = u32::MAX;
 /// The merges of a model.
 #[derive(Clone, Debug)]
 pub(super) struct Merges {
-    /// In the order of the pair, for binary search.
-    sorted: Vec<Merge>,
+    /// By the pair.
+    table: Table<Merge>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -23,6 +24,12 @@ struct Merge {
     right: u32,
     rank: u32,
     result: u32,
+}
+
+impl Merge {
+    fn is(&self, left: u32, right: u32) -> bool {
+        (self.left, self.right) == (left, right)
+    }
 }
 
 /// A merge that is possible: complements of its rank and of its left symbol's place, and the two tokens. The largest
@@ -54,21 +61,21 @@ impl Scratch {
 impl Merges {
     pub(super) fn from_gguf(file: &gguf::File<'_>, vocabulary: &Vocabulary) -> Result<Self, Error> {
         let merges = array(file, MERGES)?;
-        let mut sorted = Vec::with_capacity(merges.len());
+        let mut table = Table::new(merges.len());
+        let mut scratch = Vec::new();
         for (index, merge) in merges.iter().enumerate() {
             let Value::String(merge) = merge else { return Err(Error::WrongType(MERGES)) };
             let rank = u32::try_from(index).map_err(|_| Error::BadMerge(index))?;
-            sorted.push(parse(merge, rank, vocabulary).ok_or(Error::BadMerge(index))?);
+            let merge = parse(merge, rank, vocabulary, &mut scratch).ok_or(Error::BadMerge(index))?;
+            // Of a pair that is listed twice, the first listing counts.
+            table
+                .insert(hash_pair(merge.left, merge.right), merge, |other| other.is(merge.left, merge.right));
         }
-        // Of a pair that is listed twice, the first listing counts.
-        sorted.sort_unstable_by_key(|merge| (merge.left, merge.right, merge.rank));
-        sorted.dedup_by_key(|merge| (merge.left, merge.right));
-        Ok(Self { sorted })
+        Ok(Self { table })
     }
 
     fn find(&self, left: u32, right: u32) -> Option<Merge> {
-        let found = self.sorted.binary_search_by_key(&(left, right), |merge| (merge.left, merge.right));
-        found.ok().map(|at| self.sorted[at])
+        self.table.find(hash_pair(left, right), |merge| merge.is(left, right))
     }
 
     /// Appends the tokens of one piece.
@@ -126,10 +133,16 @@ impl Merges {
 }
 
 /// A merge is written as its two tokens with a space between them; the first of them is not empty.
-fn parse(merge: &str, rank: u32, vocabulary: &Vocabulary) -> Option<Merge> {
+fn parse(merge: &str, rank: u32, vocabulary: &Vocabulary, bytes: &mut Vec<u8>) -> Option<Merge> {
     let (left, right) = merge.split_once(' ')?;
-    let (mut left_bytes, right_bytes) = (bytes::from_str(left)?, bytes::from_str(right)?);
-    let (left, right) = (vocabulary.find(&left_bytes)?, vocabulary.find(&right_bytes)?);
-    left_bytes.extend_from_slice(&right_bytes);
-    Some(Merge { left, right, rank, result: vocabulary.find(&left_bytes)? })
+    bytes.clear();
+    if !bytes::push(left, bytes) {
+        return None;
+    }
+    let middle = bytes.len();
+    if !bytes::push(right, bytes) {
+        return None;
+    }
+    let (left, right) = (vocabulary.find(&bytes[..middle])?, vocabulary.find(&bytes[middle..])?);
+    Some(Merge { left, right, rank, result: vocabulary.find(bytes)? })
 }

@@ -5,23 +5,47 @@
 use alloc::vec::Vec;
 
 /// Whether a byte is written as the character of the same number.
-fn is_printable(byte: u8) -> bool {
+const fn is_printable(byte: u8) -> bool {
     matches!(byte, b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff)
 }
+
+/// The bytes of the characters from U+0100 on.
+const OTHERS: [u8; 68] = {
+    let mut others = [0; 68];
+    let (mut byte, mut count) = (0, 0);
+    while byte < 256 {
+        if !is_printable(byte as u8) {
+            others[count] = byte as u8;
+            count += 1;
+        }
+        byte += 1;
+    }
+    others
+};
 
 /// The byte that a character stands for.
 pub(super) fn from_char(c: char) -> Option<u8> {
     let code = u32::from(c);
-    if let Ok(byte) = u8::try_from(code) {
-        return is_printable(byte).then_some(byte);
+    match u8::try_from(code) {
+        Ok(byte) => is_printable(byte).then_some(byte),
+        Err(_) => OTHERS.get((code - 0x100) as usize).copied(),
     }
-    let index = usize::try_from(code.checked_sub(0x100)?).ok()?;
-    (0..=u8::MAX).filter(|byte| !is_printable(*byte)).nth(index)
 }
 
-/// The bytes that a string of such characters stands for; `None` if it has any other character.
-pub(super) fn from_str(text: &str) -> Option<Vec<u8>> {
-    text.chars().map(from_char).collect()
+/// Appends the bytes that a string of such characters stands for; if it has any other character, appends nothing and
+/// returns `false`.
+pub(super) fn push(text: &str, bytes: &mut Vec<u8>) -> bool {
+    let start = bytes.len();
+    for c in text.chars() {
+        match from_char(c) {
+            Some(byte) => bytes.push(byte),
+            None => {
+                bytes.truncate(start);
+                return false;
+            }
+        }
+    }
+    true
 }
 
 #[cfg(test)]

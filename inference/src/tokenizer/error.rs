@@ -10,12 +10,19 @@ pub enum Error {
     Missing(&'static str),
     /// The value of this key has another type than it should.
     WrongType(&'static str),
-    /// `tokenizer.ggml.model` is not byte-level BPE.
+    /// `tokenizer.ggml.model` is neither byte-level BPE nor SentencePiece.
     UnsupportedModel(String),
     /// `tokenizer.ggml.pre` names rules that are not known.
     UnsupportedPreTokenizer(String),
     /// The vocabulary is empty, or larger than token numbers are.
     VocabularySize(usize),
+    /// `tokenizer.ggml.scores` has another length than the vocabulary.
+    ScoreCount {
+        /// Tokens.
+        tokens: usize,
+        /// Scores.
+        scores: usize,
+    },
     /// `tokenizer.ggml.token_type` has another length than the vocabulary.
     TypeCount {
         /// Tokens.
@@ -37,7 +44,8 @@ impl fmt::Display for Error {
             Self::UnsupportedModel(model) => {
                 write!(
                     f,
-                    "the model's tokenizer is of kind '{model}'; only byte-level BPE ('gpt2') is supported"
+                    "the model's tokenizer is of kind '{model}', which is not supported; supported are gpt2 (byte-level BPE) \
+                     and llama (SentencePiece)"
                 )
             }
             Self::UnsupportedPreTokenizer(pre) => {
@@ -51,7 +59,12 @@ impl fmt::Display for Error {
             Self::TypeCount { tokens, types } => {
                 write!(f, "the model file has {tokens} tokens and {types} token types")
             }
-            Self::BadTokenType(token) => write!(f, "token {token} has a type that GGUF does not define"),
+            Self::ScoreCount { tokens, scores } => {
+                write!(f, "the model file has {tokens} tokens and {scores} scores")
+            }
+            Self::BadTokenType(token) => {
+                write!(f, "token {token} has a type that a tokenizer of its kind does not have")
+            }
             Self::BadMerge(index) => {
                 write!(
                     f,

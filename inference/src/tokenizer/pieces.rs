@@ -1,36 +1,53 @@
 //! Pre-tokenisation: the division of text into pieces that merging never crosses.
 //!
-//! Models name their rules by `tokenizer.ggml.pre`. Those here are the GPT-2 expression
-//! `'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+`, alone or after each digit has been
-//! made a piece of its own; written out by hand, since the guest has no regular-expression engine.
+//! Models name their rules by `tokenizer.ggml.pre`; llama.cpp's `llm_tokenizer_bpe` lists which names mean which
+//! expression. The expressions are written out by hand, since the guest has no regular-expression engine:
+//! * of GPT-2: `'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+`,
+//! * of Llama 3: `(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+`.
 use super::unicode::{is_letter, is_number};
 
 /// The rules by which text is divided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PreTokenizer {
-    /// `gpt-2`: the expression alone.
+    /// The expression of GPT-2.
     Gpt2,
-    /// `smollm`: every number character is a piece, the rest goes by the expression.
+    /// Every number character is a piece, the rest goes by the expression of GPT-2.
     SmolLm,
+    /// The expression of Llama 3. A piece that is a token is not merged anew.
+    LlamaBpe,
+    /// The expression of Llama 3, with each number character a piece.
+    Qwen2,
 }
 
 impl PreTokenizer {
     /// All rules, for messages.
-    pub const ALL: [Self; 2] = [Self::Gpt2, Self::SmolLm];
+    pub const ALL: [Self; 4] = [Self::Gpt2, Self::SmolLm, Self::LlamaBpe, Self::Qwen2];
 
     /// The rules that a model file calls by this name.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|rules| rules.name() == name)
+        Self::ALL.into_iter().find(|rules| rules.names().contains(&name))
     }
 
-    /// The name in model files.
+    /// The names in model files; the usual one first.
+    fn names(self) -> &'static [&'static str] {
+        match self {
+            Self::Gpt2 => &["gpt-2"],
+            Self::SmolLm => &["smollm", "starcoder", "refact"],
+            Self::LlamaBpe => &["llama-bpe", "llama3", "llama-v3"],
+            Self::Qwen2 => &["qwen2", "deepseek-r1-qwen"],
+        }
+    }
+
+    /// The usual name in model files.
     #[must_use]
     pub fn name(self) -> &'static str {
-        match self {
-            Self::Gpt2 => "gpt-2",
-            Self::SmolLm => "smollm",
-        }
+        self.names()[0]
+    }
+
+    /// Whether a piece that is a token as a whole is that token, whatever merges would make of it (`ignore_merges`).
+    pub(super) fn takes_whole_pieces(self) -> bool {
+        self == Self::LlamaBpe
     }
 
     /// The pieces of a text, in order; together they are the text.
@@ -54,7 +71,7 @@ impl<'a> Iterator for Pieces<'a> {
     fn next(&mut self) -> Option<&'a str> {
         if self.segment.is_empty() {
             let len = match self.rules {
-                PreTokenizer::Gpt2 => self.rest.len(),
+                PreTokenizer::Gpt2 | PreTokenizer::LlamaBpe | PreTokenizer::Qwen2 => self.rest.len(),
                 PreTokenizer::SmolLm => match run(self.rest, |c| !is_number(c)) {
                     0 => self.rest.chars().next()?.len_utf8(),
                     len => len,
@@ -66,13 +83,18 @@ impl<'a> Iterator for Pieces<'a> {
             return None;
         }
         let piece;
-        (piece, self.segment) = self.segment.split_at(piece_len(self.segment));
+        let len = match self.rules {
+            PreTokenizer::Gpt2 | PreTokenizer::SmolLm => gpt2_len(self.segment),
+            PreTokenizer::LlamaBpe => llama3_len(self.segment, 3),
+            PreTokenizer::Qwen2 => llama3_len(self.segment, 1),
+        };
+        (piece, self.segment) = self.segment.split_at(len);
         Some(piece)
     }
 }
 
-/// The length of the first match of the expression in a text that is not empty; at least one character.
-fn piece_len(text: &str) -> usize {
+/// The length of the first match of GPT-2's expression in a text that is not empty; at least one character.
+fn gpt2_len(text: &str) -> usize {
     const CONTRACTIONS: [&str; 7] = ["'s", "'t", "'re", "'ve", "'m", "'ll", "'d"];
     if let Some(contraction) = CONTRACTIONS.into_iter().find(|contraction| text.starts_with(contraction)) {
         return contraction.len();
@@ -85,13 +107,63 @@ fn piece_len(text: &str) -> usize {
             return space + len;
         }
     }
-    // Here the text begins with white space. When something follows the run, `\s+(?!\S)` leaves the last character
-    // to it, unless the run has only that one, which `\s+` then takes.
+    space_len(text)
+}
+
+/// The same for Llama 3's expression, with so many number characters to a piece.
+fn llama3_len(text: &str, digits: usize) -> usize {
+    if let Some(len) = contraction_len(text) {
+        return len;
+    }
+    let mut chars = text.chars();
+    let first = chars.next().unwrap_or_default();
+    let before = if is_letter(first) || is_number(first) || is_newline(first) { 0 } else { first.len_utf8() };
+    let letters = run(&text[before..], is_letter);
+    if letters > 0 {
+        return before + letters;
+    }
+    let numbers = text.chars().take(digits).take_while(|c| is_number(*c)).map(char::len_utf8).sum();
+    if numbers > 0 {
+        return numbers;
+    }
+    let space = usize::from(first == ' ');
+    let marks = run(&text[space..], is_mark);
+    if marks > 0 {
+        let end = space + marks;
+        return end + run(&text[end..], is_newline);
+    }
+    let spaces = &text[..run(text, char::is_whitespace)];
+    match spaces.rfind(is_newline) {
+        Some(last) => last + 1,
+        None => space_len(text),
+    }
+}
+
+/// `(?i:'s|'t|'re|'ve|'m|'ll|'d)`; the long s is an s in another case.
+fn contraction_len(text: &str) -> Option<usize> {
+    let rest = text.strip_prefix('\'')?;
+    let mut chars = rest.chars();
+    let first = chars.next()?;
+    match first.to_ascii_lowercase() {
+        's' | 't' | 'm' | 'd' | '\u{17f}' => Some(1 + first.len_utf8()),
+        'r' | 'v' if chars.next()?.eq_ignore_ascii_case(&'e') => Some(3),
+        'l' if chars.next()?.eq_ignore_ascii_case(&'l') => Some(3),
+        _ => None,
+    }
+}
+
+/// `\s+(?!\S)|\s+` where the text begins with white space: when something follows the run, the first leaves the last
+/// character to it, unless the run has only that one, which the second then takes.
+fn space_len(text: &str) -> usize {
     let len = run(text, char::is_whitespace);
     match text[..len].char_indices().next_back() {
         Some((last, _)) if last > 0 && len < text.len() => last,
         _ => len,
     }
+}
+
+fn is_newline(c: char) -> bool {
+    c == '\n' || c == '\r'
 }
 
 /// `[^\s\p{L}\p{N}]`
@@ -121,6 +193,16 @@ mod tests {
         assert_eq!(gpt2("a  b\n\nc \n"), ["a", " ", " b", "\n", "\n", "c", " \n"]);
         assert_eq!(gpt2(" \u{a0}x\u{3000}"), [" ", "\u{a0}", "x", "\u{3000}"]);
         assert_eq!(gpt2("don'T we'll'"), ["don", "'", "T", " we", "'ll", "'"]);
+    }
+
+    #[test]
+    fn llama_and_qwen_divide_as_their_expressions_do() {
+        let llama = |text| pieces(PreTokenizer::LlamaBpe, text);
+        assert_eq!(llama("don'T we'LL 12345x"), ["don", "'T", " we", "'LL", " ", "123", "45", "x"]);
+        assert_eq!(llama("a\n \n\n  b\r\n"), ["a", "\n \n\n", " ", " b", "\r\n"]);
+        assert_eq!(llama("(x) !!\n\n(\ty"), ["(x", ")", " !!\n\n", "(", "\ty"]);
+        assert_eq!(llama("'ſ 'r"), ["'ſ", " '", "r"]);
+        assert_eq!(pieces(PreTokenizer::Qwen2, "at 10²"), ["at", " ", "1", "0", "²"]);
     }
 
     #[test]
