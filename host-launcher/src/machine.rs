@@ -3,6 +3,7 @@
 use attestation::manifest::{DeviceSlot, Manifest};
 use attestation::report::GuestPolicy;
 use image_builder::cpu::CpuType;
+use snp_model::layout::Layout;
 use std::ffi::OsString;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::Path;
@@ -67,12 +68,15 @@ impl Machine<'_> {
     ///
     /// The model keeps private pages apart from shared ones, so it needs RAM for both and for itself.
     pub fn on_model(&self, kernel: &Path, bundle: &Path) -> Arguments {
+        let memory = Layout::of(u64::from(self.memory_mib) << 20).machine_mib();
         let mut arguments = Arguments::default();
         arguments
             .option("-accel", "tcg,thread=multi")
             .option("-cpu", "max,+svm,phys-bits=52,+la57")
-            .option("-machine", "q35")
-            .option("-m", format!("{}M", 2 * u64::from(self.memory_mib) + 256))
+            .option("-machine", "q35,memory-backend=ram")
+            // Only what the guest touches takes memory of this host.
+            .option("-object", format!("memory-backend-ram,id=ram,size={memory}M,reserve=off"))
+            .option("-m", format!("{memory}M"))
             .option("-smp", self.vcpus.to_string())
             .option("-kernel", kernel)
             .option("-initrd", bundle)
@@ -187,7 +191,7 @@ mod tests {
         let manifest = manifest();
         let arguments =
             machine(&manifest, Path::new("/w")).on_model(Path::new("/m.elf"), Path::new("/bundle"));
-        assert_eq!(values(&arguments, "-m"), ["2304M"]);
+        assert_eq!(values(&arguments, "-m"), ["3336M"]);
         assert_eq!(values(&arguments, "-cpu"), ["max,+svm,phys-bits=52,+la57"]);
         assert_eq!(values(&arguments, "-kernel"), ["/m.elf"]);
         assert_eq!(values(&arguments, "-initrd"), ["/bundle"]);

@@ -29,6 +29,7 @@ pub mod extended_request;
 pub mod ghcb;
 pub mod hostile;
 pub mod launch;
+pub mod layout;
 pub mod psc;
 pub mod rmp;
 

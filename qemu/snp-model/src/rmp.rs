@@ -5,7 +5,7 @@
 //! it. As in the table of the processor, the first entry of a 2 MiB page says so, and the 511 that follow it
 //! have no say.
 
-use crate::PAGE_BYTES;
+use crate::{PAGE_BYTES, layout::Layout};
 
 /// Bytes in a large page.
 pub const LARGE_BYTES: u64 = 2 << 20;
@@ -109,8 +109,8 @@ pub struct Validated {
 /// The table. Its entries live where the caller puts them.
 pub struct Rmp<'a> {
     entries: &'a mut [Entry],
-    /// RAM, from 0 up.
-    ram_pages: usize,
+    /// RAM.
+    ram: Layout,
     /// Guest-physical address of the ROM, which ends at 4 GiB.
     rom_base: u64,
 }
@@ -127,15 +127,16 @@ impl<'a> Rmp<'a> {
     }
 
     /// A table in which the hypervisor owns everything. `entries` must have [`Rmp::entries_for`] elements,
-    /// `ram_bytes` must be below 4 GiB less `rom_bytes`, and both whole pages; `None` otherwise.
+    /// `ram_bytes` must be whole large pages, `rom_bytes` whole pages above all RAM below 4 GiB; `None` otherwise.
     pub fn new(entries: &'a mut [Entry], ram_bytes: u64, rom_bytes: u64) -> Option<Self> {
-        let whole = (ram_bytes | rom_bytes).is_multiple_of(PAGE_BYTES as u64);
+        let ram = Layout::of(ram_bytes);
+        let whole = ram_bytes.is_multiple_of(LARGE_BYTES) && rom_bytes.is_multiple_of(PAGE_BYTES as u64);
         let rom_base = ROM_END.checked_sub(rom_bytes)?;
-        if !whole || ram_bytes > rom_base || entries.len() != Self::entries_for(ram_bytes, rom_bytes) {
+        if !whole || ram.run_from(0) > rom_base || entries.len() != Self::entries_for(ram_bytes, rom_bytes) {
             return None;
         }
         entries.fill(Entry::default());
-        Some(Self { entries, ram_pages: (ram_bytes / PAGE_BYTES as u64) as usize, rom_base })
+        Some(Self { entries, ram, rom_base })
     }
 
     /// Whether there is memory at `gpa`.
@@ -144,14 +145,18 @@ impl<'a> Rmp<'a> {
     }
 
     fn index(&self, gpa: u64) -> Option<usize> {
-        let page = (gpa / PAGE_BYTES as u64) as usize;
-        if page < self.ram_pages {
-            (!VGA.contains(&gpa)).then_some(page)
-        } else if (self.rom_base..ROM_END).contains(&gpa) {
-            Some(self.ram_pages + ((gpa - self.rom_base) / PAGE_BYTES as u64) as usize)
+        let byte = if (self.rom_base..ROM_END).contains(&gpa) {
+            self.ram.bytes() + (gpa - self.rom_base)
+        } else if VGA.contains(&gpa) {
+            return None;
         } else {
-            None
-        }
+            self.ram.index(gpa)?
+        };
+        Some((byte / PAGE_BYTES as u64) as usize)
+    }
+
+    const fn ram_pages(&self) -> usize {
+        (self.ram.bytes() / PAGE_BYTES as u64) as usize
     }
 
     /// The entries of the page of `size` at `gpa`, if that is all memory and aligned. Large pages are for RAM
@@ -160,7 +165,7 @@ impl<'a> Rmp<'a> {
         let first = self.index(gpa)?;
         let end = first + size.pages();
         let fits = size == Size::Small
-            || end <= self.ram_pages && !(gpa < VGA.end && gpa + size.bytes() > VGA.start);
+            || self.ram.run_from(gpa) >= size.bytes() && !(gpa < VGA.end && gpa + size.bytes() > VGA.start);
         (gpa.is_multiple_of(size.bytes()) && fits).then_some(first..end)
     }
 
@@ -168,7 +173,7 @@ impl<'a> Rmp<'a> {
     fn speaker(&self, gpa: u64) -> Option<(usize, Page)> {
         let own = self.index(gpa)?;
         let head = own - own % LARGE_PAGES;
-        if own < self.ram_pages && self.entries[head].has(Entry::LARGE) {
+        if own < self.ram_pages() && self.entries[head].has(Entry::LARGE) {
             return Some((head, Page { gpa: gpa & !(LARGE_BYTES - 1), size: Size::Large }));
         }
         Some((own, Page { gpa: gpa & !(PAGE_BYTES as u64 - 1), size: Size::Small }))
@@ -333,6 +338,20 @@ mod tests {
         ] {
             assert_eq!(rmp.is_memory(gpa), memory, "{gpa:#x}");
         }
+    }
+
+    #[test]
+    fn memory_above_4_gib_has_entries_of_its_own() {
+        const GIB: u64 = 1 << 30;
+        let mut entries = vec![Entry::default(); Rmp::entries_for(3 * GIB, ROM)];
+        let mut rmp = Rmp::new(&mut entries, 3 * GIB, ROM).unwrap();
+        assert!(!rmp.is_memory(2 * GIB) && rmp.is_memory(5 * GIB - 1) && !rmp.is_memory(5 * GIB));
+        for gpa in [2 * GIB - LARGE_BYTES, 4 * GIB, 5 * GIB - LARGE_BYTES] {
+            rmp.change(gpa, Size::Large, true).unwrap();
+            assert_eq!(rmp.lookup(gpa + 0x5000), Some((State::Unvalidated, Page { gpa, size: Size::Large })));
+        }
+        assert_eq!(state(&rmp, ROM_END - 1), State::Hypervisor);
+        assert_eq!(rmp.change(2 * GIB, Size::Large, true), Err(ChangeError::Address));
     }
 
     #[test]

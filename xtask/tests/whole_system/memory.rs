@@ -46,7 +46,8 @@ fn occurrences(window: &[u8], seen: usize, needle: &[u8]) -> usize {
 fn a20_no_prompt_or_answer_is_left_in_guest_ram() {
     let fixture = Fixture::get();
     let socket = fixture.folder.join("qmp.sock");
-    let dump = fixture.folder.join("memory.dump");
+    let dumps = ["low.dump", "high.dump"].map(|name| fixture.folder.join(name));
+    let [low, high] = &dumps;
     let (mut guest, _) = fixture.boot(&["--qmp", socket.to_str().unwrap()]);
     let mut qmp = Qmp::connect(&socket);
 
@@ -70,8 +71,8 @@ fn a20_no_prompt_or_answer_is_left_in_guest_ram() {
 
     // The control: while the request is being received, its text is in the guest's memory.
     let prompt = [canary.as_bytes().to_vec()];
-    qmp.dump(&dump);
-    assert!(count(&dump, &prompt) > 0, "the dump does not see the guest's private memory");
+    qmp.dump([low, high]);
+    assert!(count(high, &prompt) > 0, "the dump does not see the guest's private memory");
 
     session.send(second.as_bytes());
     let answer = session.wait_for(r#""type":"done""#);
@@ -88,8 +89,10 @@ fn a20_no_prompt_or_answer_is_left_in_guest_ram() {
     let mut traces = prompt.to_vec();
     traces.extend(text.as_bytes().windows(RUN).map(<[u8]>::to_vec));
     traces.extend(canary.as_bytes().windows(RUN).map(<[u8]>::to_vec));
-    qmp.dump(&dump);
-    assert_eq!(count(&dump, &traces), 0, "traces of the prompt or the answer are left in guest memory");
-    std::fs::remove_file(&dump).unwrap();
+    qmp.dump([low, high]);
+    for dump in &dumps {
+        assert_eq!(count(dump, &traces), 0, "traces of the prompt or the answer are left in guest memory");
+        std::fs::remove_file(dump).unwrap();
+    }
     guest.stop().unwrap();
 }

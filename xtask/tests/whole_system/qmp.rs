@@ -32,12 +32,19 @@ impl Qmp {
         }
     }
 
-    /// Copies all of the machine's RAM below 4 GiB into a file, with the machine stopped meanwhile.
-    pub fn dump(&mut self, file: &Path) {
+    /// Copies all of the machine's RAM into two files, with the machine stopped meanwhile: what is below 4 GiB and what
+    /// is above.
+    pub fn dump(&mut self, [low, high]: [&Path; 2]) {
+        const LOW_BYTES: u64 = 2 << 30;
         self.execute("stop", json!({}));
         let summary = self.execute("query-memory-size-summary", json!({}));
-        let size = summary["base-memory"].as_u64().unwrap();
-        self.execute("pmemsave", json!({ "val": 0, "size": size, "filename": file.to_str().unwrap() }));
+        let high_bytes = summary["base-memory"].as_u64().unwrap() - LOW_BYTES;
+        for (start, size, file) in [(0, LOW_BYTES, low), (4 << 30, high_bytes, high)] {
+            self.execute(
+                "pmemsave",
+                json!({ "val": start, "size": size, "filename": file.to_str().unwrap() }),
+            );
+        }
         self.execute("cont", json!({}));
     }
 

@@ -1,7 +1,7 @@
 //! The model's own image: it moves out of the guest's memory and then runs under W^X page tables.
 //!
 //! QEMU loads the image at its link address, which is in the part of RAM that belongs to shared guest pages.
-//! The image goes to the end of RAM and its virtual addresses with it.
+//! The image goes behind all of that and its virtual addresses with it.
 
 use super::memory::{DIRECT_MAP, HostPage, Pool};
 use core::arch::asm;

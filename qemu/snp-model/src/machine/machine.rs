@@ -55,7 +55,9 @@ impl Machine {
             _ => return,
         };
         let Some(to) = to else {
-            internal!("{gpa:#x} cannot be shared: QEMU has its firmware there; share memory from 1 MiB up");
+            internal!(
+                "{gpa:#x} cannot be shared: the machine that the model runs on has no RAM there; share memory from 1 MiB to 2 GiB or above 4 GiB"
+            );
         };
         if side == Side::Shared {
             self.rmp.expose(gpa);
@@ -65,7 +67,7 @@ impl Machine {
 
     /// Carries out a page-state change (GHCB §4.1.6), or finds it malformed.
     pub fn change_page_state(&mut self, change: Change) -> Result<(), BadChange> {
-        if let Some(answer) = self.hostile.change(change, self.memory.ram_bytes()) {
+        if let Some(answer) = self.hostile.change(change, self.memory.ram()) {
             return answer;
         }
         let Change { gpa, size, operation } = change;
@@ -116,7 +118,9 @@ impl Machine {
 
     fn map_shared(&mut self, gpa: u64, size: Size) {
         if self.memory.shared(gpa).is_none() {
-            internal!("{gpa:#x} cannot be shared: QEMU has its firmware there; share memory from 1 MiB up");
+            internal!(
+                "{gpa:#x} cannot be shared: the machine that the model runs on has no RAM there; share memory from 1 MiB to 2 GiB or above 4 GiB"
+            );
         }
         self.map(gpa, size);
     }

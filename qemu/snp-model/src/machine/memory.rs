@@ -1,19 +1,12 @@
 //! Host-physical memory: who may touch which part of it, and how.
 //!
-//! With guest RAM of `ram` bytes, RAM of the machine is laid out as
+//! [`Layout`] says where what lies; behind [`Layout::model_base`] are the model's image, its heap, the ROM's private pages,
+//! the launch bundle and page tables.
 //!
-//! | from | to | holds |
-//! |---|---|---|
-//! | 0 | `ram` | pages while they are shared: the host address is the guest-physical one, so that devices reach them |
-//! | `ram` | 2 `ram` | pages while they are private |
-//! | 2 `ram` | bundle | the model: its image, its heap, the ROM's private pages, page tables |
-//! | bundle | end | the launch bundle, where QEMU put it |
-//!
-//! Nothing of the guest's is ever a Rust reference. A [`HostPage`] is a page of the first three parts that
-//! Rust does not manage; it is only read and written through volatile copies.
+//! Nothing of the guest's is ever a Rust reference. A [`HostPage`] is a page that Rust does not manage; it is only read and written through volatile copies.
 
 use super::stop::internal;
-use snp_model::{PAGE_BYTES, Page, rmp::Size};
+use snp_model::{PAGE_BYTES, Page, layout::Layout, rmp::Size};
 
 /// Virtual address of host-physical 0. Bit 47 is an ordinary address bit with five levels of page tables.
 pub const DIRECT_MAP: u64 = 1 << 47;
@@ -118,7 +111,7 @@ impl Pool {
         let first = self.next;
         let end = first + count as u64 * PAGE;
         if end > self.end {
-            internal!("the model is out of memory; start QEMU with 256 MiB more than twice the guest's RAM");
+            internal!("the model is out of memory; start QEMU with as much as the launcher does");
         }
         self.next = end;
         for page in 0..count as u64 {
@@ -130,42 +123,38 @@ impl Pool {
 
 /// Where the guest's memory is.
 pub struct GuestMemory {
-    ram: u64,
+    ram: Layout,
     rom_base: u64,
     rom: HostPage,
 }
 
 impl GuestMemory {
-    /// Memory of a guest with `ram` bytes of RAM and a ROM of `rom_bytes`.
+    /// Memory of a guest with this RAM and a ROM of `rom_bytes`.
     ///
     /// # Safety
-    /// Host-physical `0..2 * ram` is RAM that nothing else uses.
-    pub unsafe fn new(ram: u64, rom_bytes: u64, pool: &mut Pool) -> Self {
+    /// Host-physical memory below `ram.model_base()` is RAM that nothing else uses, as far as `ram` speaks of it.
+    pub unsafe fn new(ram: Layout, rom_bytes: u64, pool: &mut Pool) -> Self {
         let rom = pool.take((rom_bytes / PAGE) as usize);
         Self { ram, rom_base: (1 << 32) - rom_bytes, rom }
     }
 
-    /// Bytes of RAM, from 0 up.
-    pub fn ram_bytes(&self) -> u64 {
+    /// Where RAM is.
+    pub fn ram(&self) -> Layout {
         self.ram
     }
 
-    /// The page that holds `gpa` while it is shared. Below 1 MiB from the VGA window on, the machine has its
-    /// firmware and not RAM; the ROM is never shared.
+    /// The page that holds `gpa` while it is shared; the ROM is never shared.
     pub fn shared(&self, gpa: u64) -> Option<HostPage> {
-        const LEGACY: core::ops::Range<u64> = 0xA_0000..0x10_0000;
-        (gpa < self.ram && !LEGACY.contains(&gpa)).then_some(HostPage(gpa & !(PAGE - 1)))
+        self.ram.shared(gpa & !(PAGE - 1)).map(HostPage)
     }
 
     /// The page that holds `gpa` while it is private.
     pub fn private(&self, gpa: u64) -> Option<HostPage> {
         let page = gpa & !(PAGE - 1);
-        if gpa < self.ram {
-            Some(HostPage(self.ram + page))
-        } else if (self.rom_base..1 << 32).contains(&gpa) {
+        if (self.rom_base..1 << 32).contains(&gpa) {
             Some(HostPage(self.rom.0 + page - self.rom_base))
         } else {
-            None
+            self.ram.private(page).map(HostPage)
         }
     }
 

@@ -17,7 +17,7 @@ use super::{
     vcpus::{self, Vcpus},
     vmcb::PermissionMaps,
 };
-use alloc::{boxed::Box, vec};
+use alloc::{boxed::Box, vec, vec::Vec};
 use core::fmt;
 use snp_model::{
     PAGE_BYTES,
@@ -26,18 +26,13 @@ use snp_model::{
     cpuid_page::{self, CpuidPage},
     hostile::Lie,
     launch::{Firmware, LaunchDigest, PageKind, Region, initial_vmsa, launch_digest},
+    layout::{HOST_END, Layout},
     rmp::{Entry, Rmp, Size},
 };
 
 const MIB: u64 = 1 << 20;
-/// Enough for the RMP of the largest guest below 4 GiB, and for the AMD-SP's work.
+/// For the AMD-SP's work and the model's own; the RMP needs a byte for each page besides.
 const HEAP_BYTES: u64 = 16 * MIB;
-/// From this size on QEMU's q35 splits RAM and puts a part above 4 GiB (`pc_q35_init`).
-const RAM_LIMIT: u64 = 0xB000_0000;
-/// What the launcher gives the model beside twice the guest's RAM.
-const MODEL_BYTES: u64 = 256 * MIB;
-/// Largest guest.
-const GUEST_LIMIT: u64 = (RAM_LIMIT - MODEL_BYTES) / 2 - Size::Large.bytes();
 
 /// The first Rust function; `boot.s` calls it with what PVH left in EBX.
 ///
@@ -46,50 +41,52 @@ const GUEST_LIMIT: u64 = (RAM_LIMIT - MODEL_BYTES) / 2 - Size::Large.bytes();
 #[unsafe(no_mangle)]
 unsafe extern "C" fn model_main(start_info: u32) -> ! {
     // SAFETY: nothing but boot.s has run, which wrote to the image only.
-    let module = unsafe { pvh::first_module(start_info) };
-    let Some(module) = module else {
+    let Some(given) = (unsafe { pvh::read(start_info) }) else {
         internal!(
             "QEMU passed no launch bundle; start the model with the launcher, or QEMU with -initrd <bundle>"
         );
     };
-    let bundle = Bundle::parse(module).unwrap_or_else(|error| internal!("{error}"));
-    let ram = u64::from(bundle.memory_mib) * MIB;
-    let bundle_at = module.as_ptr() as u64 - DIRECT_MAP;
-    if !ram.is_multiple_of(Size::Large.bytes()) || ram > GUEST_LIMIT {
+    let bundle = Bundle::parse(given.module).unwrap_or_else(|error| internal!("{error}"));
+    let ram = Layout::of(u64::from(bundle.memory_mib) * MIB);
+    if !ram.fits() {
         internal!(
-            "the model runs guests of an even number of MiB up to {}, not {}; change memory_mib in the manifest",
-            GUEST_LIMIT / MIB,
+            "the model runs guests of an even number of MiB that fit into {} GiB twice, not {} MiB; change memory_mib in the manifest",
+            HOST_END / MIB / 1024,
             bundle.memory_mib
         );
     }
-    let model_at = 2 * ram;
-    let heap_at = model_at + image::bytes();
-    let pool_at = heap_at + HEAP_BYTES;
-    if pool_at + bundle.rom.len() as u64 >= bundle_at {
-        internal!("RAM ends too early; start QEMU with -m {}M", (2 * ram + MODEL_BYTES) / MIB);
+    if ram.model_base() + ram.model_bytes() > given.ram_end {
+        internal!("RAM ends too early; start QEMU with -m {}M", ram.machine_mib());
     }
-    // SAFETY: `pvh` put the bundle behind the model's part of RAM; from the image to the bundle nothing is in
-    // use.
-    let mut pool = unsafe { Pool::new(pool_at, bundle_at & !(PAGE_BYTES as u64 - 1)) };
+    let heap_at = ram.model_base() + image::bytes();
+    let heap_bytes = (HEAP_BYTES + ram.bytes() / PAGE_BYTES as u64).next_multiple_of(MIB);
+    // SAFETY: all RAM behind the heap, which nothing uses: QEMU puts what it hands over below 4 GiB.
+    let mut pool = unsafe { Pool::new(heap_at + heap_bytes, given.ram_end) };
     // SAFETY: this is the first thing that happens, and the new place is between guest memory and heap. The
-    // bundle stays where it is, and so does the direct map that `module` points into.
-    unsafe { image::relocate(model_at, &mut pool) };
+    // direct map stays, into which `given.module` points.
+    unsafe { image::relocate(ram.model_base(), &mut pool) };
     trap::install();
     // SAFETY: zeroed by QEMU, mapped by the direct map, used by nobody else, and this is the only call.
-    unsafe { runtime::start_heap((DIRECT_MAP + heap_at) as usize, HEAP_BYTES as usize) };
-    clear_low_memory();
+    unsafe { runtime::start_heap((DIRECT_MAP + heap_at) as usize, heap_bytes as usize) };
+    // Where the bundle is, pages of the guest will be.
+    let copy = Vec::leak(given.module.to_vec());
+    clear_shared_memory(given.module.as_ptr() as u64 - DIRECT_MAP);
+    let bundle = Bundle::parse(copy).unwrap_or_else(|error| internal!("{error}"));
     launch(&bundle, ram, pool)
 }
 
-/// What the firmware left in the first MiB must not show through shared pages.
-fn clear_low_memory() {
-    for page in (0..0xA_0000).step_by(PAGE_BYTES) {
-        // SAFETY: low RAM that is a shared guest page from now on; what PVH left there was read.
+/// What the firmware left in the first MiB must not show through shared pages, nor what it and QEMU put at the end of
+/// RAM below 4 GiB, from the bundle on.
+fn clear_shared_memory(bundle_at: u64) {
+    const LOW_END: u64 = 2 << 30;
+    let bundle_at = bundle_at & !(PAGE_BYTES as u64 - 1);
+    for page in (0..0xA_0000).chain(bundle_at..LOW_END).step_by(PAGE_BYTES) {
+        // SAFETY: RAM that is a shared guest page from now on; what was there was read or copied.
         unsafe { HostPage::from_address(page) }.clear();
     }
 }
 
-fn launch(bundle: &Bundle<'static>, ram: u64, mut pool: Pool) -> ! {
+fn launch(bundle: &Bundle<'static>, ram: Layout, mut pool: Pool) -> ! {
     let firmware = Firmware::parse(bundle.rom).unwrap_or_else(|error| internal!("{error}"));
     if let Err(error) = firmware.check_memory(bundle.memory_mib) {
         internal!("{error}");
@@ -102,10 +99,11 @@ fn launch(bundle: &Bundle<'static>, ram: u64, mut pool: Pool) -> ! {
     log!("launch digest {}", Hex(&digest));
 
     let rom_bytes = bundle.rom.len() as u64;
-    // SAFETY: `model_main` put everything else behind 2 * ram.
+    // SAFETY: `model_main` put everything else behind the model's base.
     let memory = unsafe { GuestMemory::new(ram, rom_bytes, &mut pool) };
-    let entries = Box::leak(vec![Entry::default(); Rmp::entries_for(ram, rom_bytes)].into_boxed_slice());
-    let Some(rmp) = Rmp::new(entries, ram, rom_bytes) else {
+    let entries =
+        Box::leak(vec![Entry::default(); Rmp::entries_for(ram.bytes(), rom_bytes)].into_boxed_slice());
+    let Some(rmp) = Rmp::new(entries, ram.bytes(), rom_bytes) else {
         internal!("{} MiB of RAM and a ROM of {rom_bytes} bytes do not fit below 4 GiB", bundle.memory_mib);
     };
     let description = cpuid_page::Machine { signature: bundle.signature, vcpus: bundle.vcpus };

@@ -7,6 +7,7 @@ use snp_model::{
     PAGE_BYTES,
     bundle::{Bundle, TcbVersions, VcekScalar},
     cpu_type::CpuSignature,
+    layout::Layout,
 };
 use std::fs;
 use std::path::PathBuf;
@@ -182,10 +183,19 @@ fn run_on(scenario: Scenario, vcpus: u32, clock: Clock) -> Ending {
         Clock::Wall => &["-accel", "tcg,thread=multi"],
         Clock::Instructions => &["-accel", "tcg,thread=single", "-icount", "shift=1,sleep=off", "-seed", "1"],
     };
+    let machine_mib = Layout::of(u64::from(MEMORY_MIB) << 20).machine_mib();
     let mut qemu = Command::new("qemu-system-x86_64")
         .args(accelerator)
-        .args(["-smp", &vcpus.to_string(), "-cpu", "max,+svm,phys-bits=52,+la57", "-machine", "q35"])
-        .args(["-m", &format!("{}M", 2 * MEMORY_MIB + 256)])
+        .args([
+            "-smp",
+            &vcpus.to_string(),
+            "-cpu",
+            "max,+svm,phys-bits=52,+la57",
+            "-machine",
+            "q35,memory-backend=ram",
+        ])
+        .args(["-m", &format!("{machine_mib}M")])
+        .args(["-object", &format!("memory-backend-ram,id=ram,size={machine_mib}M,reserve=off")])
         .args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"])
         .arg("-kernel")
         .arg(model())

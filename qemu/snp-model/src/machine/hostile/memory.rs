@@ -30,7 +30,7 @@ impl Machine {
         let mut window: Vec<u8> = Vec::new();
         let mut found = 0;
         let mut bytes = [0; PAGE_BYTES];
-        for gpa in (0..self.memory.ram_bytes()).step_by(PAGE_BYTES) {
+        for gpa in self.memory.ram().ranges().into_iter().flatten().step_by(PAGE_BYTES) {
             let Some(page) = self.memory.private(gpa) else { continue };
             if page.is_clear() {
                 window.clear();

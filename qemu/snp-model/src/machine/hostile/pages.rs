@@ -7,18 +7,21 @@ use crate::machine::{
 };
 use snp_model::{
     hostile::Lie,
+    layout::Layout,
     psc::{Change, Operation},
     rmp::{LARGE_BYTES, Size},
 };
 
 impl Hostile {
     /// Answers a page-state change in place of the machine, if the lie is about that.
-    pub fn change(&mut self, change: Change, ram: u64) -> Option<Result<(), BadChange>> {
+    pub fn change(&mut self, change: Change, ram: Layout) -> Option<Result<(), BadChange>> {
         let lie = self.lie?;
         let private = change.operation == Operation::Private;
         match lie {
             Lie::NoMemory if private => Some(Err(BadChange)),
-            Lie::LittleMemory if private && change.gpa >= ram / 2 => Some(Err(BadChange)),
+            Lie::LittleMemory if private && ram.index(change.gpa) >= Some(ram.bytes() / 2) => {
+                Some(Err(BadChange))
+            }
             Lie::ShareRefused if !private => Some(Err(BadChange)),
             Lie::ShareForged if !private => Some(Ok(())),
             _ => {
