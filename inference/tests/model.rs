@@ -158,6 +158,30 @@ fn e1_weights_that_are_no_numbers_never_panic() {
 }
 
 #[test]
+fn a_sliding_window_hides_what_is_before_it() {
+    let mut writer = model(SMALL, TensorType::F32, 38);
+    let full = writer.finish();
+    let windowed = writer.set("llama.attention.sliding_window", 5_u32).finish();
+    let last = |file: &[u8], tokens: &[u32]| {
+        let model = Model::load(file).expect("a valid model");
+        let logits = logits(&model, tokens, &SingleThread).expect("logits");
+        logits[logits.len() - SMALL.vocabulary..].to_vec()
+    };
+    let tokens: Vec<u32> = (40..60).collect();
+    // Of 20 tokens, one layer with a window of 5 sees the last five.
+    for changed in 0..20 {
+        let mut other = tokens.clone();
+        other[changed] = 99;
+        let same = last(&windowed, &tokens) == last(&windowed, &other);
+        assert_eq!(same, changed < 15, "token {changed}");
+        assert_ne!(last(&full, &tokens), last(&full, &other), "token {changed}");
+    }
+    assert_eq!(last(&windowed, &tokens[..5]), last(&full, &tokens[..5]));
+    let none = writer.set("llama.attention.sliding_window", 0_u32).finish();
+    assert_eq!(last(&none, &tokens), last(&full, &tokens));
+}
+
+#[test]
 fn logits_of_what_cannot_be_evaluated_are_refused() {
     let file = model(SMALL, TensorType::F16, 37).finish();
     let model = Model::load(&file).expect("a valid model");

@@ -9,6 +9,7 @@ use std::vec::Vec;
 /// The shape of a test model.
 #[derive(Clone, Copy, Debug)]
 pub struct Shape {
+    pub architecture: &'static str,
     pub vocabulary: usize,
     pub context: usize,
     pub embedding: usize,
@@ -16,7 +17,13 @@ pub struct Shape {
     pub feed_forward: usize,
     pub heads: usize,
     pub heads_kv: usize,
+    /// Elements of a head, where it is not the embedding's share.
+    pub head: Option<usize>,
     pub tied: bool,
+    /// Whether queries, keys and values have biases.
+    pub biases: bool,
+    /// Whether the other matrices of a layer have them too.
+    pub more_biases: bool,
 }
 
 impl Shape {
@@ -29,6 +36,7 @@ impl Shape {
 
 /// Grouped-query attention, and a number of rows that is no multiple of eight.
 pub const SHAPE: Shape = Shape {
+    architecture: "llama",
     vocabulary: 301,
     context: 96,
     embedding: 128,
@@ -36,7 +44,10 @@ pub const SHAPE: Shape = Shape {
     feed_forward: 160,
     heads: 8,
     heads_kv: 2,
+    head: None,
     tied: true,
+    biases: false,
+    more_biases: false,
 };
 
 pub const END: u32 = 256;
@@ -64,20 +75,25 @@ impl Noise {
 /// The file of a random model: matrices as `kind`, norms as F32.
 pub fn model(shape: Shape, kind: TensorType, seed: u64) -> Writer {
     let Shape { vocabulary, embedding, layers, feed_forward, heads, heads_kv, .. } = shape;
-    let head = embedding / heads;
+    let head = shape.head.unwrap_or(embedding / heads);
     let mut noise = Noise(seed);
     let mut writer = Writer::new();
+    let name = |key: &str| format!("{}.{key}", shape.architecture);
     writer
-        .set("general.architecture", "llama")
-        .set("llama.context_length", shape.context as u32)
-        .set("llama.embedding_length", embedding as u32)
-        .set("llama.block_count", layers as u32)
-        .set("llama.feed_forward_length", feed_forward as u32)
-        .set("llama.attention.head_count", heads as u32)
-        .set("llama.attention.head_count_kv", heads_kv as u32)
-        .set("llama.attention.layer_norm_rms_epsilon", 1e-5_f32)
-        .set("llama.rope.dimension_count", head as u32)
-        .set("llama.rope.freq_base", 10_000.0_f32);
+        .set("general.architecture", shape.architecture)
+        .set(&name("context_length"), shape.context as u32)
+        .set(&name("embedding_length"), embedding as u32)
+        .set(&name("block_count"), layers as u32)
+        .set(&name("feed_forward_length"), feed_forward as u32)
+        .set(&name("attention.head_count"), heads as u32)
+        .set(&name("attention.head_count_kv"), heads_kv as u32)
+        .set(&name("attention.layer_norm_rms_epsilon"), 1e-5_f32)
+        .set(&name("rope.dimension_count"), head as u32)
+        .set(&name("rope.freq_base"), 10_000.0_f32);
+    if shape.head.is_some() {
+        writer.set(&name("attention.key_length"), head as u32);
+        writer.set(&name("attention.value_length"), head as u32);
+    }
 
     // One token for each byte, then one control token, then filling.
     let byte_names = (0..=255_u8).map(|byte| match byte {
@@ -109,10 +125,10 @@ pub fn model(shape: Shape, kind: TensorType, seed: u64) -> Writer {
     matrix(&mut writer, "token_embd.weight", embedding, vocabulary, 12.0);
     for layer in 0..layers {
         let name = |part: &str| format!("blk.{layer}.{part}.weight");
-        matrix(&mut writer, &name("attn_q"), embedding, embedding, 1.5);
+        matrix(&mut writer, &name("attn_q"), embedding, heads * head, 1.5);
         matrix(&mut writer, &name("attn_k"), embedding, heads_kv * head, 1.5);
         matrix(&mut writer, &name("attn_v"), embedding, heads_kv * head, 1.0);
-        matrix(&mut writer, &name("attn_output"), embedding, embedding, 1.0);
+        matrix(&mut writer, &name("attn_output"), heads * head, embedding, 1.0);
         matrix(&mut writer, &name("ffn_gate"), embedding, feed_forward, 1.0);
         matrix(&mut writer, &name("ffn_up"), embedding, feed_forward, 1.0);
         matrix(&mut writer, &name("ffn_down"), feed_forward, embedding, 1.0);
@@ -121,15 +137,33 @@ pub fn model(shape: Shape, kind: TensorType, seed: u64) -> Writer {
         matrix(&mut writer, "output.weight", embedding, vocabulary, 6.0);
     }
     let mut noise = Noise(seed + 1);
-    let mut norm = |writer: &mut Writer, name: &str| {
-        let values = noise.values(embedding, 1.0, 0.1);
-        writer.tensor(name, &[embedding], TensorType::F32, &values).expect("the shape fits");
+    let mut vector = |writer: &mut Writer, name: &str, len: usize, mean: f32| {
+        let values = noise.values(len, mean, if mean == 0.0 { 0.5 } else { 0.1 });
+        writer.tensor(name, &[len], TensorType::F32, &values).expect("the shape fits");
     };
     for layer in 0..layers {
-        norm(&mut writer, &format!("blk.{layer}.attn_norm.weight"));
-        norm(&mut writer, &format!("blk.{layer}.ffn_norm.weight"));
+        vector(&mut writer, &format!("blk.{layer}.attn_norm.weight"), embedding, 1.0);
+        vector(&mut writer, &format!("blk.{layer}.ffn_norm.weight"), embedding, 1.0);
     }
-    norm(&mut writer, "output_norm.weight");
+    vector(&mut writer, "output_norm.weight", embedding, 1.0);
+    for layer in 0..layers {
+        let name = |part: &str| format!("blk.{layer}.{part}");
+        if shape.architecture == "qwen3" {
+            vector(&mut writer, &name("attn_q_norm.weight"), head, 1.0);
+            vector(&mut writer, &name("attn_k_norm.weight"), head, 1.0);
+        }
+        if shape.biases {
+            vector(&mut writer, &name("attn_q.bias"), heads * head, 0.0);
+            vector(&mut writer, &name("attn_k.bias"), heads_kv * head, 0.0);
+            vector(&mut writer, &name("attn_v.bias"), heads_kv * head, 0.0);
+        }
+        if shape.more_biases {
+            vector(&mut writer, &name("attn_output.bias"), embedding, 0.0);
+            vector(&mut writer, &name("ffn_gate.bias"), feed_forward, 0.0);
+            vector(&mut writer, &name("ffn_up.bias"), feed_forward, 0.0);
+            vector(&mut writer, &name("ffn_down.bias"), embedding, 0.0);
+        }
+    }
     writer
 }
 
