@@ -99,6 +99,9 @@ pub struct Run {
     /// Let the model play a hostile host, by the name of a lie; `list` prints them all.
     #[arg(long, value_name = "NAME", help_heading = "SNP model", value_parser = lie)]
     pub hostile: Option<Lie>,
+    /// Count instructions instead of time (2 ns each) and run all CPUs on one thread, so that every run is the same.
+    #[arg(long, help_heading = "SNP model")]
+    pub icount: bool,
     /// Take this ELF file for the model and build nothing.
     #[arg(long, value_name = "FILE", help_heading = "SNP model")]
     pub snp_model: Option<PathBuf>,

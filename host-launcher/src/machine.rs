@@ -26,6 +26,8 @@ pub struct Machine<'a> {
     pub vcpus: u32,
     /// CPU type.
     pub cpu: CpuType,
+    /// Whether the model's time is that of counted instructions, on one thread, so that every run is the same.
+    pub counted: bool,
     /// Path for a QMP socket.
     pub qmp: Option<&'a Path>,
 }
@@ -71,7 +73,7 @@ impl Machine<'_> {
         let memory = Layout::of(u64::from(self.memory_mib) << 20).machine_mib();
         let mut arguments = Arguments::default();
         arguments
-            .option("-accel", "tcg,thread=multi")
+            .option("-accel", if self.counted { "tcg,thread=single" } else { "tcg,thread=multi" })
             .option("-cpu", "max,+svm,phys-bits=52,+la57")
             .option("-machine", "q35,memory-backend=ram")
             // Only what the guest touches takes memory of this host.
@@ -83,6 +85,9 @@ impl Machine<'_> {
             // The model's own lines, which are the hypervisor's and not the guest's.
             .option("-serial", "file:/proc/self/fd/2")
             .option("-device", "isa-debug-exit,iobase=0xf4,iosize=4");
+        if self.counted {
+            arguments.option("-icount", "shift=1,sleep=off").option("-seed", "1");
+        }
         self.common(&mut arguments);
         arguments
     }
@@ -176,6 +181,7 @@ mod tests {
             memory_mib: 1024,
             vcpus: 2,
             cpu: CpuType::Genoa,
+            counted: false,
             qmp: Some(Path::new("/run/q.sock")),
         }
     }

@@ -26,7 +26,11 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let Command::Run(options) = Args::parse().command;
-    let model_only = [("--hostile", options.hostile.is_some()), ("--snp-model", options.snp_model.is_some())];
+    let model_only = [
+        ("--hostile", options.hostile.is_some()),
+        ("--icount", options.icount),
+        ("--snp-model", options.snp_model.is_some()),
+    ];
     if let (Platform::Snp, Some((option, _))) =
         (options.platform, model_only.iter().find(|(_, given)| *given))
     {
@@ -53,6 +57,7 @@ fn run(options: &Run) -> Result<ExitCode, Failure> {
         memory_mib,
         vcpus: options.vcpus,
         cpu: options.cpu_type,
+        counted: options.icount,
         qmp: options.qmp.as_deref(),
     };
     if options.print_command {

@@ -53,6 +53,12 @@ impl Report {
                     json!({ "seconds": seconds, "qemu": line }),
                 );
             }
+            // Numbers for programs; a person is not shown them after every event.
+            Happening::Counts(counts) => {
+                let counts: serde_json::Map<String, Value> =
+                    counts.iter().map(|(name, count)| (name.clone(), (*count).into())).collect();
+                self.object(&json!({ "seconds": seconds, "counts": counts }));
+            }
             Happening::Stop | Happening::Closed => {}
         }
     }
@@ -68,6 +74,17 @@ impl Report {
         }
         if let Some(file) = &mut self.file {
             let _ = writeln!(file, "{object}");
+        }
+    }
+
+    /// Something that only programs read.
+    fn object(&mut self, json: &Value) {
+        if self.json {
+            let mut output = io::stdout().lock();
+            let _ = writeln!(output, "{json}").and_then(|()| output.flush());
+        }
+        if let Some(file) = &mut self.file {
+            let _ = writeln!(file, "{json}");
         }
     }
 

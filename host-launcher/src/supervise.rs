@@ -4,6 +4,7 @@ use crate::ending::{Ending, Seen};
 use crate::event_stream::EventStream;
 use crate::failure::Failure;
 use crate::machine::{Arguments, QEMU};
+use snp_model::counts;
 use std::io::{self, BufRead, BufReader, Read};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
@@ -19,6 +20,8 @@ pub enum Happening {
     Event(Event),
     /// The SNP model said something.
     ModelLine(String),
+    /// The SNP model's counts of what the guest needed its host for, by reason.
+    Counts(Vec<(String, u64)>),
     /// QEMU said something.
     QemuLine(String),
     /// The operator wants an end.
@@ -101,6 +104,7 @@ fn follow(
                 seen.stop = true;
                 qemu.end();
             }
+            Happening::Counts(_) => {}
             Happening::Closed => open -= 1,
         }
         tell(&happening);
@@ -179,7 +183,12 @@ fn read_lines(output: impl Read, sender: &Sender<Happening>) {
         let line = line.trim_end();
         let happening = match line.strip_prefix(MODEL_PREFIX) {
             _ if line.is_empty() => continue,
-            Some(rest) => Happening::ModelLine(rest.to_owned()),
+            Some(rest) => match rest.strip_prefix(counts::LINE) {
+                Some(pairs) => Happening::Counts(
+                    counts::parse(pairs).map(|(name, count)| (name.to_owned(), count)).collect(),
+                ),
+                None => Happening::ModelLine(rest.to_owned()),
+            },
             None => Happening::QemuLine(line.to_owned()),
         };
         if sender.send(happening).is_err() {

@@ -161,15 +161,18 @@ pub struct PortAccess {
     pub read: bool,
     /// Bytes: 1, 2 or 4.
     pub bytes: u8,
+    /// Whether it is INS or OUTS: `SW_EXITINFO2` elements in the scratch area.
+    pub string: bool,
 }
 
 impl PortAccess {
-    /// Reads `SW_EXITINFO1`. String and repeated I/O are refused: the model has no use for them, and a
-    /// hypervisor may answer any event with an error.
+    /// Reads `SW_EXITINFO1`. Only string I/O repeats.
     pub fn parse(info: u64) -> Result<Self, Malformed> {
+        const RESERVED: u64 = 1 << 1 | 0b111 << 13;
         const STRING: u64 = 1 << 2;
         const REPEAT: u64 = 1 << 3;
-        if info >> 32 != 0 || info & (STRING | REPEAT | 1 << 1) != 0 {
+        let string = info & STRING != 0;
+        if info >> 32 != 0 || info & RESERVED != 0 || info & REPEAT != 0 && !string {
             return Err(Malformed::InvalidInput);
         }
         let bytes = match info >> 4 & 7 {
@@ -178,7 +181,7 @@ impl PortAccess {
             4 => 4,
             _ => return Err(Malformed::InvalidInput),
         };
-        Ok(Self { port: (info >> 16) as u16, read: info & 1 == 1, bytes })
+        Ok(Self { port: (info >> 16) as u16, read: info & 1 == 1, bytes, string })
     }
 }
 
@@ -356,11 +359,15 @@ mod tests {
     }
 
     #[test]
-    fn port_accesses_are_plain_and_of_one_size() {
-        let out = PortAccess { port: 0xE9, read: false, bytes: 1 };
+    fn port_accesses_are_of_one_size() {
+        let out = PortAccess { port: 0xE9, read: false, bytes: 1, string: false };
+        assert_eq!(PortAccess::parse(0x00E9_021C), Ok(PortAccess { string: true, ..out }));
         assert_eq!(PortAccess::parse(0x00E9_0210), Ok(out));
-        assert_eq!(PortAccess::parse(0x0CFC_0241), Ok(PortAccess { port: 0xCFC, read: true, bytes: 4 }));
-        for bad in [0x00E9_0214, 0x00E9_0218, 0x00E9_0200, 0x00E9_0230, 1 << 32 | 0x00E9_0210] {
+        assert_eq!(
+            PortAccess::parse(0x0CFC_0241),
+            Ok(PortAccess { port: 0xCFC, read: true, bytes: 4, string: false })
+        );
+        for bad in [0x00E9_0212, 0x00E9_0218, 0x00E9_0200, 0x00E9_0230, 1 << 32 | 0x00E9_0210] {
             assert_eq!(PortAccess::parse(bad), Err(Malformed::InvalidInput), "{bad:#x}");
         }
     }

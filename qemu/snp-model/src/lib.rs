@@ -22,6 +22,7 @@ extern crate alloc;
 
 pub mod amd_sp;
 pub mod bundle;
+pub mod counts;
 pub mod cpu_type;
 pub mod cpuid_page;
 pub mod decode;

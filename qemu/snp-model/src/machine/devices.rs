@@ -7,7 +7,7 @@ use snp_model::ghcb::PortAccess;
 /// PCI configuration: address and data.
 const PCI_CONFIG: core::ops::RangeInclusive<u16> = 0xCF8..=0xCFF;
 /// Where the guest writes its events.
-const EVENTS: u16 = 0xE9;
+pub const EVENTS: u16 = 0xE9;
 /// Where PCI devices can be: from the end of q35's largest low RAM to the I/O APIC.
 const PCI_MEMORY: core::ops::Range<u64> = 0xB000_0000..0xFEC0_0000;
 /// The answer of a bus on which nobody answers.

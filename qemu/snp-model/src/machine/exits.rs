@@ -13,6 +13,7 @@ use super::{
     vmcb::{control, exit},
 };
 use snp_model::{
+    counts::Kind,
     cpuid_page::C_BIT,
     decode::{Decoded, Instruction, MAX_BYTES, decode},
     launch::offset,
@@ -23,6 +24,10 @@ impl Machine {
     /// What a vCPU left its guest for.
     pub fn exit(&mut self, vcpu: &mut Vcpu) {
         let code: u64 = vcpu.vmcb.get(control::EXIT_CODE);
+        self.counts.guest_ticks += core::mem::take(&mut vcpu.ticks);
+        if let Some(kind) = counted(code) {
+            self.counts.add(kind);
+        }
         if self.hostile_exit(vcpu, code) {
             return;
         }
@@ -147,6 +152,17 @@ impl Machine {
     /// Raises `#GP(0)`.
     pub fn refuse(&self, vcpu: &mut Vcpu) {
         vcpu.raise(Exception::GeneralProtection);
+    }
+}
+
+/// The kind of an exit, unless it depends on more than the code.
+const fn counted(code: u64) -> Option<Kind> {
+    match code {
+        exit::NPF => Some(Kind::NestedFault),
+        exit::HLT => Some(Kind::Halt),
+        exit::INTERRUPT => Some(Kind::Kick),
+        exit::CR0_WRITE | exit::MSR => Some(Kind::Other),
+        _ => None,
     }
 }
 

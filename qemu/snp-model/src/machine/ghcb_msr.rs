@@ -6,6 +6,7 @@ use super::{
     vcpu::Vcpu,
 };
 use snp_model::{
+    counts::Kind,
     cpuid_page::C_BIT,
     ghcb::{MsrRequest, answer},
     psc,
@@ -18,7 +19,13 @@ const CHANGE_FAILED: u32 = 1;
 impl Machine {
     /// The guest calls its hypervisor.
     pub fn vmgexit(&mut self, vcpu: &mut Vcpu) {
-        let answer = match MsrRequest::parse(vcpu.ghcb_msr) {
+        let request = MsrRequest::parse(vcpu.ghcb_msr);
+        match request {
+            MsrRequest::Page(_) => {}
+            MsrRequest::PageStateChange(_) => self.counts.add(Kind::PageState),
+            _ => self.counts.add(Kind::MsrProtocol),
+        }
+        let answer = match request {
             MsrRequest::Page(gpa) => return self.ghcb_page(vcpu, gpa),
             MsrRequest::SevInformation => answer::sev_information(C_BIT as u8),
             MsrRequest::Cpuid { leaf, register } => {

@@ -12,6 +12,7 @@ use super::{
 };
 use snp_model::{
     PAGE_BYTES,
+    counts::Kind,
     extended_request::{Extended, exit_info_2},
     ghcb::{
         HYPERVISOR_FEATURES, MALFORMED, Malformed, PortAccess, RAISE_EXCEPTION, Scratch, VERSION,
@@ -118,6 +119,7 @@ impl Machine {
         }
         request.valid.need(&[offset::EXIT_CODE, offset::EXIT_INFO_1, offset::EXIT_INFO_2])?;
         let code: u64 = request.page.read(offset::EXIT_CODE);
+        self.counts.add(Kind::of_event(code));
         match code {
             event::IOIO => self.port(request),
             event::MSR => self.hypervisor_msr(request),
@@ -202,14 +204,42 @@ impl Machine {
 
     fn port(&mut self, request: &Request) -> Result<Reply, Malformed> {
         let access = PortAccess::parse(request.info_1)?;
+        if access.string {
+            return self.port_string(request, access);
+        }
         if access.read {
             let value = self.hostile.port_read(access, devices::port_read(access));
             return Ok(Reply::with_registers([(offset::RAX, value.into())]));
         }
         let value = request.register(offset::RAX)? as u32;
-        devices::port_write(access, value);
-        self.hostile_port_write(access, value, request.gpa);
+        self.port_write(request, access, value);
         Ok(Reply::default())
+    }
+
+    /// INS and OUTS (KVM's `sev_es_string_io`): `SW_EXITINFO2` elements, one after the other in the scratch area.
+    fn port_string(&mut self, request: &Request, access: PortAccess) -> Result<Reply, Malformed> {
+        let bytes = usize::from(access.bytes);
+        let count = usize::try_from(request.info_2).map_err(|_| Malformed::Scratch)?;
+        let (page, start) = self.scratch(request, count.checked_mul(bytes).ok_or(Malformed::Scratch)?)?;
+        for at in (start..).step_by(bytes).take(count) {
+            let mut data = [0; 4];
+            if access.read {
+                let value = self.hostile.port_read(access, devices::port_read(access)).to_le_bytes();
+                page.write_bytes(at, &value[..bytes]);
+            } else {
+                page.read_bytes(at, &mut data[..bytes]);
+                self.port_write(request, access, u32::from_le_bytes(data));
+            }
+        }
+        Ok(Reply::default())
+    }
+
+    fn port_write(&mut self, request: &Request, access: PortAccess, value: u32) {
+        devices::port_write(access, value);
+        if access.port == devices::EVENTS {
+            self.count_event(value as u8);
+        }
+        self.hostile_port_write(access, value, request.gpa);
     }
 
     fn mmio(&mut self, request: &Request, write: bool) -> Result<Reply, Malformed> {

@@ -1,17 +1,21 @@
 //! The machine that one guest sees: its memory, its page states, its AMD-SP, its devices.
 
 use super::{
+    cpu,
     devices::HypervisorMsrs,
     hostile::Hostile,
     memory::{GuestMemory, Pool},
     npt::{Npt, Side},
+    serial::log,
     stop::{internal, violation},
     vcpus::Vcpus,
     vmcb::PermissionMaps,
 };
+use alloc::vec::Vec;
 use snp_model::{
     PAGE_BYTES,
     amd_sp::AmdSp,
+    counts::{Counts, LINE},
     cpuid_page::CpuidPage,
     psc::{Change, Operation},
     rmp::{ChangeError, Rmp, Size, State},
@@ -29,6 +33,12 @@ pub struct Machine {
     pub maps: PermissionMaps,
     /// The vCPUs.
     pub vcpus: Vcpus,
+    /// What they left the guest for.
+    pub counts: Counts,
+    /// Time-stamp counter at the launch.
+    pub launched: u64,
+    /// Bytes of the guest's event that is being written.
+    pub event: Vec<u8>,
     /// The model's free pages.
     pub pool: Pool,
     /// The AMD-SP.
@@ -63,6 +73,24 @@ impl Machine {
             self.rmp.expose(gpa);
         }
         self.npt.map(side, gpa, size, to, &mut self.pool);
+    }
+
+    /// A byte that the guest wrote to its event port. At the end of each event the log gets the counts so far.
+    pub fn count_event(&mut self, byte: u8) {
+        /// Of an event (`wire/src/event.rs`): its length, and where its code is.
+        const EVENT_BYTES: usize = 16;
+        const CODE: usize = 2;
+        const BEGIN: u8 = 0xC1;
+        if self.event.is_empty() && byte != BEGIN {
+            return;
+        }
+        self.event.push(byte);
+        if self.event.len() == EVENT_BYTES {
+            let code = u16::from_le_bytes([self.event[CODE], self.event[CODE + 1]]);
+            self.event.clear();
+            let ticks = cpu::timestamp() - self.launched;
+            log!("{LINE}event={code} ticks={ticks} {}", self.counts);
+        }
     }
 
     /// Carries out a page-state change (GHCB §4.1.6), or finds it malformed.

@@ -7,6 +7,7 @@ use super::{
     vcpu::{Exception, Vcpu, register},
 };
 use snp_model::{
+    counts::Kind,
     decode::Instruction,
     rmp::{Failure, Size, State},
 };
@@ -25,8 +26,14 @@ impl Machine {
     pub fn undefined_opcode(&mut self, vcpu: &mut Vcpu) {
         let decoded = self.instruction(vcpu);
         let outcome = match decoded.instruction {
-            Instruction::Pvalidate => self.pvalidate(vcpu),
-            Instruction::Rmpadjust => self.rmpadjust(vcpu),
+            Instruction::Pvalidate => {
+                self.counts.add(Kind::Pvalidate);
+                self.pvalidate(vcpu)
+            }
+            Instruction::Rmpadjust => {
+                self.counts.add(Kind::Rmpadjust);
+                self.rmpadjust(vcpu)
+            }
             _ => return vcpu.raise(Exception::UndefinedOpcode),
         };
         match outcome {

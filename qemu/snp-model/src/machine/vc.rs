@@ -11,7 +11,7 @@ use super::{
     vmcb::{Segment, control},
     walk::WalkError,
 };
-use snp_model::launch::offset;
+use snp_model::{counts::Kind, launch::offset};
 
 const VECTOR: u64 = 29;
 
@@ -41,8 +41,9 @@ impl From<WalkError> for Undeliverable {
 
 impl Machine {
     /// Delivers `#VC` with `error`, an exit code.
-    pub fn deliver_vc(&self, vcpu: &mut Vcpu, error: u64) {
+    pub fn deliver_vc(&mut self, vcpu: &mut Vcpu, error: u64) {
         const VALID: u64 = 1 << 31;
+        self.counts.add(Kind::Vc);
         let rip = vcpu.vmcb.rip();
         let interrupted: u64 = vcpu.vmcb.get(control::EXIT_INTERRUPT_INFO);
         if interrupted & VALID != 0 {

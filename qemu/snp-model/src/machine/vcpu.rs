@@ -61,6 +61,8 @@ pub struct Vcpu {
     pub ghcb_msr: u64,
     /// The registered GHCB.
     pub ghcb: Option<u64>,
+    /// Time-stamp counter in the guest since the machine last looked.
+    pub ticks: u64,
     roots: [u64; 2],
     registers: [u64; 16],
     fpu: VectorArea,
@@ -89,6 +91,7 @@ impl Vcpu {
             sev_status: 0,
             ghcb_msr: 0,
             ghcb: None,
+            ticks: 0,
             roots: [npt.root(false), npt.root(true)],
             registers: [0; 16],
             fpu: VectorArea { fxsave: [0; 512], xsave: [0; 832] },
@@ -141,10 +144,12 @@ impl Vcpu {
         self.vmcb.set(control::CLEAN, 0u32);
         let flush = cpus::enter(self.number);
         self.vmcb.set(control::TLB, if flush { FLUSH_ALL } else { 0 });
+        let before = cpu::timestamp();
         // SAFETY: the VMCB is complete, its nested tables show the guest nothing but its own memory, and the
         // host state save area was set up at start. The guest's general and vector registers are swapped by
         // `svm_run`.
         unsafe { svm_run(self.vmcb.address(), &raw mut self.registers, &raw mut self.fpu) };
+        self.ticks += cpu::timestamp() - before;
         cpus::leave(self.number);
         self.vmcb.set(control::EVENT_INJECTION, 0u64);
     }

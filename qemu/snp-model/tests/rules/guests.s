@@ -275,6 +275,18 @@ keeps_the_rules:
     jne failed
     btl $31, 0x3F4(%rbp)        // RAX is quadword 63
     jnc failed
+    // Two bytes at once, by string I/O: OUTS of the scratch area. It must be marked valid and lie where it may.
+    movw $0x4342, 0x800(%rbp)
+    movl $0x400800, %eax
+    movq %rax, 0x3A8(%rbp)
+    wide_event 0x7B, 0x00E9001C, 2
+    cmpq $0, 0x398(%rbp)
+    jne failed
+    wide_event 0x7B, 0x00E9001C, 0x800
+    cmpq $2, 0x398(%rbp)
+    jne failed
+    cmpq $3, 0x3A0(%rbp)
+    jne failed
     // 8: device memory where there is no device.
     movl $8, %r15d
     movl $0x400800, %eax

@@ -248,7 +248,7 @@ fn violates_on(scenario: Scenario, vcpus: u32, why: &str) {
 #[test]
 fn a_guest_that_keeps_the_rules_reaches_its_end() {
     let ending = ends(Scenario::keeps_the_rules, TERMINATED, "snp-model: guest terminated: set 0 code 85");
-    assert_eq!(ending.events, b"A");
+    assert_eq!(ending.events, b"ABC");
 }
 
 #[test]
