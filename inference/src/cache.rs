@@ -14,6 +14,13 @@ pub(crate) struct Cache {
     positions: usize,
 }
 
+/// What a session stored at its first positions, kept for others.
+pub(crate) struct Saved {
+    keys: Buffer<f32>,
+    values: Buffer<f32>,
+    positions: usize,
+}
+
 impl Cache {
     pub(crate) fn new(config: &Config, sessions: usize, positions: usize) -> Result<Self, LimitsError> {
         let (layers, heads, head_length) = (config.block_count, config.head_count_kv, config.head_length);
@@ -55,6 +62,32 @@ impl Cache {
         let start = self.start(session, layer, head);
         let range = start..start + positions * self.head_length;
         (&self.keys[range.clone()], &self.values[range])
+    }
+
+    /// A copy of what a session stored at the first so many positions.
+    pub(crate) fn save(&self, session: usize, positions: usize) -> Result<Saved, LimitsError> {
+        let factors = [self.layers, self.heads, positions, self.head_length];
+        let (mut keys, mut values) = (Buffer::zeros(&factors)?, Buffer::zeros(&factors)?);
+        let parts = positions * self.head_length;
+        let copies = keys.chunks_exact_mut(parts).zip(values.chunks_exact_mut(parts));
+        for (index, (keys, values)) in copies.enumerate() {
+            let head = self.head(session, index / self.heads, index % self.heads, positions);
+            keys.copy_from_slice(head.0);
+            values.copy_from_slice(head.1);
+        }
+        Ok(Saved { keys, values, positions })
+    }
+
+    /// Stores a copy's first so many positions as those of a session.
+    pub(crate) fn restore(&mut self, saved: &Saved, session: usize, positions: usize) {
+        let part = saved.positions * self.head_length;
+        let len = positions.min(saved.positions) * self.head_length;
+        let copies = saved.keys.chunks_exact(part).zip(saved.values.chunks_exact(part));
+        for (index, (keys, values)) in copies.enumerate() {
+            let start = self.start(session, index / self.heads, index % self.heads);
+            self.keys[start..start + len].copy_from_slice(&keys[..len]);
+            self.values[start..start + len].copy_from_slice(&values[..len]);
+        }
     }
 
     /// Overwrites what a session stored at the first so many positions.

@@ -15,17 +15,20 @@ const ROW_GRANULE: usize = 8;
 const BLOCK: usize = 32;
 
 /// A token to evaluate.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Item {
     /// Whose cache it belongs to.
     pub(crate) session: usize,
-    /// Where in the session it stands. All earlier positions have been evaluated, or are earlier in the batch.
+    /// Where in the session it stands. All earlier positions have been evaluated, or are earlier in the batch. What
+    /// the session had stored there is replaced.
     pub(crate) position: usize,
     /// Within the vocabulary.
     pub(crate) token: u32,
     /// Whether logits for the token after it are wanted.
     pub(crate) wants_logits: bool,
 }
+
+impl zeroize::DefaultIsZeroes for Item {}
 
 /// Everything that the pass needs beside the weights, for a fixed largest batch.
 pub(crate) struct Forward<'m> {

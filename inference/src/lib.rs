@@ -7,7 +7,7 @@
 //! * Text never becomes a control token. [`Tokenizer::encode`] knows only ordinary tokens; whoever builds a prompt
 //!   frames it with [`Tokenizer::control`].
 //! * What is derived from a user's text lives in buffers that the [`Scheduler`] owns, sized once at construction,
-//!   and is overwritten when the generation ends. Nothing is cached across generations.
+//!   and is overwritten when the generation ends. Nothing of it is cached across generations.
 //! * The same request gives the same tokens, whoever else is served beside it and on however many CPUs: each
 //!   number is computed by the same operations in the same order in every batch.
 //! * `unsafe` lives in one folder, `kernels/`: vector instructions, each kernel with a plain twin that the tests
@@ -37,11 +37,13 @@ mod workers;
 pub use config::{Architecture, Config, RopeScaling, Temperature, Yarn};
 pub use error::{LimitsError, LoadError};
 pub use kernels::Isa;
+#[cfg(all(feature = "cli", target_arch = "x86_64"))]
+pub use kernels::probe::int8_operations_per_second;
 #[cfg(feature = "cli")]
 pub use kernels::threads::Threads;
-pub use logits::{LogitsError, logits};
+pub use logits::{LogitsError, logits, logits_by_row};
 pub use model::Model;
-pub use sampling::Sampling;
+pub use sampling::{Sampling, SamplingError};
 pub use scheduler::{
     FinishReason, Generation, GenerationId, Limits, Output, OutputKind, Scheduler, SubmitError,
 };

@@ -34,6 +34,21 @@ impl core::error::Error for LogitsError {}
 /// # Errors
 /// When a token or the length of the text is out of range, or memory is short.
 pub fn logits(model: &Model<'_>, tokens: &[u32], workers: &impl Workers) -> Result<Vec<f32>, LogitsError> {
+    let mut logits = Vec::new();
+    logits_by_row(model, tokens, workers, |row| logits.extend_from_slice(row))?;
+    Ok(logits)
+}
+
+/// The same, handed over row by row, so that they do not have to fit in memory together.
+///
+/// # Errors
+/// Those of [`logits`].
+pub fn logits_by_row(
+    model: &Model<'_>,
+    tokens: &[u32],
+    workers: &impl Workers,
+    mut take: impl FnMut(&[f32]),
+) -> Result<(), LogitsError> {
     let config = model.config();
     if let Some(token) = tokens.iter().find(|token| **token as usize >= config.vocabulary_length) {
         return Err(LogitsError::TokenOutOfRange(*token));
@@ -44,7 +59,6 @@ pub fn logits(model: &Model<'_>, tokens: &[u32], workers: &impl Workers) -> Resu
     }
     let batch = BATCH.min(asked);
     let mut forward = Forward::new(model, 1, asked, batch, batch, workers).map_err(LogitsError::Limits)?;
-    let mut logits = Vec::new();
     for (index, tokens) in tokens.chunks(BATCH).enumerate() {
         let items = tokens.iter().enumerate().map(|(offset, token)| Item {
             session: 0,
@@ -53,7 +67,7 @@ pub fn logits(model: &Model<'_>, tokens: &[u32], workers: &impl Workers) -> Resu
             wants_logits: true,
         });
         let items: Vec<Item> = items.collect();
-        logits.extend_from_slice(forward.run(&items, workers));
+        forward.run(&items, workers).chunks_exact(config.vocabulary_length).for_each(&mut take);
     }
-    Ok(logits)
+    Ok(())
 }

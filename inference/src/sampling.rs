@@ -5,29 +5,77 @@ use crate::memory::reserve;
 use crate::random::Random;
 use alloc::vec::Vec;
 use core::cmp::Ordering;
+use core::fmt;
 use zeroize::Zeroize;
 
 /// The repetition penalty looks back over so many tokens, as llama.cpp does by default.
 const PENALTY_WINDOW: usize = 64;
 
+/// The longest and shortest of what makes sense: beyond these, sampling is noise.
+const TEMPERATURES: core::ops::RangeInclusive<f32> = 0.0..=2.0;
+const PENALTIES: core::ops::RangeInclusive<f32> = 0.1..=10.0;
+
 /// How tokens are chosen. The default takes the likeliest each time.
 ///
 /// The filters apply in the order of llama.cpp's default chain: repetition penalty, `top_k`, `top_p`, `min_p`,
-/// temperature. A value outside a filter's range switches it off.
+/// temperature. [`Sampling::check`] says whether all values are in range; a scheduler that is given one that is not
+/// switches that filter off, and takes the likeliest token where the temperature is not a positive number.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sampling {
-    /// Logits are divided by this; 0 takes the likeliest token.
+    /// Logits are divided by this, at most 2; 0 takes the likeliest token.
     pub temperature: f32,
-    /// Keep the likeliest tokens that together have this probability; 1 keeps all.
+    /// Keep the likeliest tokens that together have this probability; 1 keeps all, and 0 is out of range.
     pub top_p: f32,
     /// Keep so many of the likeliest tokens; 0 keeps all.
     pub top_k: u32,
-    /// Keep tokens with at least this share of the likeliest one's probability; 0 keeps all.
+    /// Keep tokens with at least this share, up to 1, of the likeliest one's probability; 0 keeps all.
     pub min_p: f32,
-    /// Divides positive logits, and multiplies negative ones, of the last 64 tokens; 1 changes nothing.
+    /// Divides positive logits, and multiplies negative ones, of the last 64 tokens, by 0.1 to 10; 1 changes nothing.
     pub repetition_penalty: f32,
     /// The same seed gives the same choices.
     pub seed: u64,
+}
+
+/// Which value is out of its range.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SamplingError {
+    /// [`Sampling::temperature`].
+    Temperature,
+    /// [`Sampling::top_p`].
+    TopP,
+    /// [`Sampling::min_p`].
+    MinP,
+    /// [`Sampling::repetition_penalty`].
+    RepetitionPenalty,
+}
+
+impl fmt::Display for SamplingError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Temperature => "the temperature must be from 0 to 2",
+            Self::TopP => "top_p must be above 0 and at most 1",
+            Self::MinP => "min_p must be from 0 to 1",
+            Self::RepetitionPenalty => "the repetition penalty must be from 0.1 to 10",
+        })
+    }
+}
+
+impl core::error::Error for SamplingError {}
+
+impl Sampling {
+    /// Whether every value is in its range.
+    ///
+    /// # Errors
+    /// Names the first that is not; NaN never is.
+    pub fn check(&self) -> Result<(), SamplingError> {
+        let rules = [
+            (TEMPERATURES.contains(&self.temperature), SamplingError::Temperature),
+            (self.top_p > 0.0 && self.top_p <= 1.0, SamplingError::TopP),
+            ((0.0..=1.0).contains(&self.min_p), SamplingError::MinP),
+            (PENALTIES.contains(&self.repetition_penalty), SamplingError::RepetitionPenalty),
+        ];
+        rules.into_iter().find(|(holds, _)| !holds).map_or(Ok(()), |(_, error)| Err(error))
+    }
 }
 
 impl Default for Sampling {
@@ -104,17 +152,17 @@ impl Sampler {
             probability: 0.0,
         }));
         keep_top_k(candidates, top_k);
+        let first = candidates.iter().copied().min_by(order);
         // Beside an infinite logit no other has a probability.
-        let first = candidates.first().copied().filter(|first| first.logit.is_finite());
-        let Some(first) = first else { return likeliest(logits) };
-        for candidate in candidates.iter_mut() {
+        let Some(first) = first.filter(|first| first.logit.is_finite()) else { return likeliest(logits) };
+        let filtered = top_p < 1.0 || min_p > 0.0;
+        for candidate in candidates.iter_mut().filter(|_| filtered) {
             candidate.probability = exp(candidate.logit - first.logit);
         }
         keep_top_p(candidates, top_p);
         if min_p > 0.0 && min_p <= 1.0 {
             // The first has probability 1 here.
-            let kept = candidates.partition_point(|candidate| candidate.probability >= min_p);
-            candidates.truncate(kept.max(1));
+            candidates.retain(|candidate| candidate.probability >= min_p);
         }
         for candidate in candidates.iter_mut() {
             candidate.probability = exp((candidate.logit - first.logit) / temperature);
@@ -155,32 +203,44 @@ fn penalise(logits: &mut [f32], recent: &[u32], penalty: f32) {
     }
 }
 
-/// Sorts the likeliest to the front, equal ones in the order of their tokens, and drops what is beyond `top_k`.
+/// The likeliest first, equal ones in the order of their tokens.
+fn order(a: &Candidate, b: &Candidate) -> Ordering {
+    b.logit.total_cmp(&a.logit).then_with(|| a.token.cmp(&b.token))
+}
+
+/// Drops all but so many of the likeliest.
 fn keep_top_k(candidates: &mut Vec<Candidate>, top_k: u32) {
-    let order = |a: &Candidate, b: &Candidate| -> Ordering {
-        b.logit.total_cmp(&a.logit).then_with(|| a.token.cmp(&b.token))
-    };
     let top_k = top_k as usize;
     if top_k > 0 && top_k < candidates.len() {
         candidates.select_nth_unstable_by(top_k - 1, order);
         candidates.truncate(top_k);
     }
-    candidates.sort_unstable_by(order);
 }
 
-/// Drops what comes after the tokens that together reach `top_p`.
+/// Drops what comes after the likeliest tokens that together reach `top_p`.
 fn keep_top_p(candidates: &mut Vec<Candidate>, top_p: f32) {
     if !(0.0..1.0).contains(&top_p) {
         return;
     }
     let total: f64 = candidates.iter().map(|candidate| f64::from(candidate.probability)).sum();
     let goal = total * f64::from(top_p);
-    let mut sum = 0.0;
-    let reached = candidates.iter().position(|candidate| {
-        sum += f64::from(candidate.probability);
-        sum >= goal
-    });
-    candidates.truncate(reached.map_or(candidates.len(), |last| last + 1));
+    // A few of a large vocabulary are nearly always enough, so only as many are sorted as are needed.
+    let (mut sorted, mut sum) = (0, 0.0);
+    while sorted < candidates.len() {
+        let next = candidates.len().min((sorted * 8).max(64));
+        if next < candidates.len() {
+            candidates[sorted..].select_nth_unstable_by(next - sorted - 1, order);
+        }
+        candidates[sorted..next].sort_unstable_by(order);
+        for index in sorted..next {
+            sum += f64::from(candidates[index].probability);
+            if sum >= goal {
+                candidates.truncate(index + 1);
+                return;
+            }
+        }
+        sorted = next;
+    }
 }
 
 #[cfg(test)]
@@ -244,6 +304,57 @@ mod tests {
         assert_eq!(kept(Sampling { min_p: 1.0, ..WARM }), [false, true, false, false, false]);
         let odd = Sampling { top_p: f32::NAN, min_p: -3.0, repetition_penalty: f32::NAN, ..WARM };
         assert_eq!(kept(odd), [true; 5]);
+    }
+
+    #[test]
+    fn top_p_of_many_tokens_keeps_those_that_sorting_all_would() {
+        let mut random = Random::new(3);
+        for (len, spread, top_p) in
+            [(63, 1.0, 0.5), (64, 4.0, 0.9), (5000, 0.5, 0.95), (5000, 8.0, 0.99), (700, 0.0, 0.3)]
+        {
+            let logits = (0..len).map(|_| random.unit() as f32 * spread);
+            let mut all: Vec<Candidate> = (0..)
+                .zip(logits)
+                .map(|(token, logit)| Candidate { token, logit, probability: exp(logit) })
+                .collect();
+            let mut kept = all.clone();
+            keep_top_p(&mut kept, top_p);
+            all.sort_unstable_by(order);
+            let total: f64 = all.iter().map(|candidate| f64::from(candidate.probability)).sum();
+            let mut sum = 0.0;
+            let reached = all.iter().take_while(|candidate| {
+                let before = sum;
+                sum += f64::from(candidate.probability);
+                before < total * f64::from(top_p)
+            });
+            let expected = reached.map(|candidate| candidate.token).collect::<Vec<_>>();
+            assert_eq!(
+                kept.iter().map(|candidate| candidate.token).collect::<Vec<_>>(),
+                expected,
+                "{len} {spread}"
+            );
+        }
+    }
+
+    #[test]
+    fn values_out_of_range_are_named() {
+        let fine = Sampling { temperature: 2.0, top_p: 0.1, min_p: 1.0, repetition_penalty: 10.0, ..WARM };
+        assert_eq!(fine.check(), Ok(()));
+        assert_eq!(Sampling::default().check(), Ok(()));
+        for odd in [-0.1, f32::NAN, f32::INFINITY, 1e9] {
+            assert_eq!(Sampling { temperature: odd, ..WARM }.check(), Err(SamplingError::Temperature));
+            assert_eq!(Sampling { top_p: odd, ..WARM }.check(), Err(SamplingError::TopP));
+            assert_eq!(Sampling { min_p: odd, ..WARM }.check(), Err(SamplingError::MinP));
+            assert_eq!(
+                Sampling { repetition_penalty: odd, ..WARM }.check(),
+                Err(SamplingError::RepetitionPenalty)
+            );
+        }
+        assert_eq!(Sampling { top_p: 0.0, ..WARM }.check(), Err(SamplingError::TopP));
+        assert_eq!(
+            Sampling { repetition_penalty: 0.0, ..WARM }.check(),
+            Err(SamplingError::RepetitionPenalty)
+        );
     }
 
     #[test]

@@ -3,14 +3,24 @@
 //! Each step evaluates one batch: the newest token of every generation that has begun to answer, and a chunk of the
 //! prompts of those that have not. So the weights are read once for all, and a long prompt delays an answer that is
 //! under way by one chunk a token, never by the whole prompt. Prompts take turns at the head of the chunk.
+//!
+//! Three things save work and change no token: drafts are guessed from repetitions and verified in the same batch
+//! ([`lookup`]); the start of a prompt that was given to [`Scheduler::share_prefix`] is evaluated once for all; and
+//! whatever a session's batch holds, each of its tokens is computed as if it were alone.
+mod lookup;
+mod request;
+
+pub use request::{FinishReason, Generation, GenerationId, Output, OutputKind, SubmitError};
+
+use crate::cache::Saved;
 use crate::error::LimitsError;
 use crate::forward::{Forward, Item};
 use crate::memory::{Buffer, reserve};
 use crate::model::Model;
-use crate::sampling::{Candidates, Sampler, Sampling};
+use crate::sampling::{Candidates, Sampler};
 use crate::workers::Workers;
 use alloc::vec::Vec;
-use core::fmt;
+use lookup::Lookup;
 use zeroize::{Zeroize, Zeroizing};
 
 /// More sessions than this would not be served in any useful time.
@@ -25,105 +35,14 @@ pub struct Limits {
     pub sessions: usize,
     /// Prompt tokens in one step.
     pub prefill_chunk: usize,
+    /// Guessed tokens in one step, of all sessions together; 0 switches guessing off. It changes the speed only.
+    pub speculation: usize,
 }
 
-/// A request for text.
-pub struct Generation {
-    /// The tokens to continue.
-    pub prompt: Vec<u32>,
-    /// The most tokens to generate. The context sets a limit as well.
-    pub max_tokens: u32,
-    /// Tokens that end the answer and are not part of it.
-    pub stop: Vec<u32>,
-    /// How tokens are chosen.
-    pub sampling: Sampling,
-}
-
-/// A prompt is a user's text, so it is not printed.
-impl fmt::Debug for Generation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Generation").field("max_tokens", &self.max_tokens).finish_non_exhaustive()
-    }
-}
-
-/// The name of a generation; never given twice by one scheduler.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct GenerationId(u64);
-
-/// Why a generation was refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SubmitError {
-    /// The prompt does not fit the context.
-    PromptTooLong {
-        /// Tokens of the prompt.
-        tokens: usize,
-        /// The most it may have.
-        limit: usize,
-    },
-    /// All sessions are in use.
-    Busy,
-    /// There is nothing to continue.
-    EmptyPrompt,
-    /// A token of the prompt is not in the vocabulary.
-    TokenOutOfRange(u32),
-}
-
-impl fmt::Display for SubmitError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::PromptTooLong { tokens, limit } => {
-                write!(f, "the prompt has {tokens} tokens and the context {limit}; send less text")
-            }
-            Self::Busy => write!(f, "all sessions are in use; try again later"),
-            Self::EmptyPrompt => write!(f, "the prompt is empty"),
-            Self::TokenOutOfRange(token) => write!(f, "token {token} is not in the vocabulary"),
-        }
-    }
-}
-
-impl core::error::Error for SubmitError {}
-
-/// Something that a generation gave.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Output {
-    /// Which generation.
-    pub id: GenerationId,
-    /// What it gave.
-    pub kind: OutputKind,
-}
-
-/// What a generation gave.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum OutputKind {
-    /// The next token of the answer.
-    Token(u32),
-    /// The end; nothing of the generation is left in the scheduler.
-    Finished(FinishReason),
-}
-
-/// An answer is a user's text, so its tokens are not printed.
-impl fmt::Debug for OutputKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Token(_) => write!(f, "Token(..)"),
-            Self::Finished(reason) => write!(f, "Finished({reason:?})"),
-        }
-    }
-}
-
-impl fmt::Debug for Output {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}: {:?}", self.id, self.kind)
-    }
-}
-
-/// Why a generation ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FinishReason {
-    /// The model gave a stop token.
-    Stop,
-    /// The answer reached its longest length, or the end of the context.
-    Length,
+impl Limits {
+    /// Guesses that pay: as many as a processor multiplies while it waits for the weights. With more sessions than
+    /// that there is nothing to gain, and none are made.
+    pub const SPECULATION: usize = 16;
 }
 
 /// Serves many generations with one model. It owns every buffer that holds what is derived from their text, allocates
@@ -136,9 +55,16 @@ pub struct Scheduler<'m, W> {
     candidates: Candidates,
     slots: Vec<Slot>,
     batch: Vec<Item>,
+    prefixes: Vec<Prefix>,
     next_id: u64,
     /// The slot whose prompt is first in the next chunk.
     turn: usize,
+}
+
+/// The start of prompts that everybody may know, evaluated.
+struct Prefix {
+    tokens: Vec<u32>,
+    cache: Saved,
 }
 
 /// A session's place: the arena of its tokens, and the generation that uses it.
@@ -150,14 +76,19 @@ struct Slot {
 /// A generation in progress.
 struct Active {
     id: GenerationId,
-    /// Tokens known so far, prompt and answer.
+    /// Tokens known so far, prompt and answer. In the arena, guesses may follow them.
     len: usize,
     /// Tokens evaluated so far; what they left is in the cache.
     evaluated: usize,
+    /// Positions that hold anything, in the arena or the cache, rejected guesses too.
+    used: usize,
+    /// Guesses that follow the known tokens in this step's batch.
+    guesses: usize,
     /// Tokens that the answer may still have.
     left: u32,
     stop: Vec<u32>,
     sampler: Sampler,
+    lookup: Lookup,
 }
 
 impl Active {
@@ -183,22 +114,60 @@ impl<'m, W: Workers> Scheduler<'m, W> {
         if !(1..=limits.context_tokens).contains(&limits.prefill_chunk) {
             return Err(LimitsError::PrefillChunk(limits.prefill_chunk));
         }
-        let Limits { context_tokens, sessions, prefill_chunk } = limits;
-        let batch = sessions + prefill_chunk;
-        let forward = Forward::new(model, sessions, context_tokens, batch, sessions, &workers)?;
+        let Limits { context_tokens, sessions, prefill_chunk, speculation } = limits;
+        // More could never be used, and each has a row of logits.
+        let speculation = speculation.min(sessions.saturating_mul(lookup::MOST)).min(Limits::SPECULATION);
+        let limits = Limits { speculation, ..limits };
+        let rows = sessions + speculation;
+        let batch = rows + prefill_chunk;
+        let forward = Forward::new(model, sessions, context_tokens, batch, rows, &workers)?;
         let mut slots = reserve(sessions)?;
         for _ in 0..sessions {
             slots.push(Slot { tokens: Buffer::zeros(&[context_tokens])?, generation: None });
         }
         let vocabulary = model.config().vocabulary_length;
         let (candidates, batch) = (Candidates::new(vocabulary)?, reserve(batch)?);
-        Ok(Self { workers, limits, vocabulary, forward, candidates, slots, batch, next_id: 0, turn: 0 })
+        let (prefixes, next_id, turn) = (Vec::new(), 0, 0);
+        Ok(Self { workers, limits, vocabulary, forward, candidates, slots, batch, prefixes, next_id, turn })
     }
 
-    /// What this scheduler has room for.
+    /// What this scheduler has room for; `speculation` is what it makes of the value that was asked for.
     #[must_use]
     pub fn limits(&self) -> Limits {
         self.limits
+    }
+
+    /// Evaluates the start of prompts to come, once for all: a generation whose prompt begins with these tokens, or
+    /// with some of them, copies what they left in the cache. For measured text only: how fast a prompt is taken up
+    /// then tells that it begins so. What users send is never shared (REQUIREMENTS E4).
+    ///
+    /// # Errors
+    /// When a generation is in progress, or the tokens could not be a prompt, or memory is short.
+    pub fn share_prefix(&mut self, tokens: &[u32]) -> Result<(), SubmitError> {
+        self.check(tokens)?;
+        if !self.is_idle() {
+            return Err(SubmitError::Busy);
+        }
+        for (chunk, start) in
+            tokens.chunks(self.limits.prefill_chunk).zip((0..).step_by(self.limits.prefill_chunk))
+        {
+            let items = chunk.iter().zip(start..);
+            let item = |(token, position): (&u32, usize)| Item {
+                session: 0,
+                position,
+                token: *token,
+                wants_logits: false,
+            };
+            self.batch.extend(items.map(item));
+            self.forward.run(&self.batch, &self.workers);
+            self.batch.clear();
+        }
+        let saved = self.forward.cache.save(0, tokens.len());
+        self.forward.cache.wipe(0, tokens.len());
+        self.forward.wipe_scratch();
+        let cache = saved.map_err(|_| SubmitError::Memory)?;
+        self.prefixes.push(Prefix { tokens: tokens.to_vec(), cache });
+        Ok(())
     }
 
     /// Takes up a generation. Its prompt is copied and wiped, also when it is refused.
@@ -208,6 +177,38 @@ impl<'m, W: Workers> Scheduler<'m, W> {
     pub fn submit(&mut self, generation: Generation) -> Result<GenerationId, SubmitError> {
         let Generation { prompt, max_tokens, stop, sampling } = generation;
         let prompt = Zeroizing::new(prompt);
+        self.check(&prompt)?;
+        let slot = self.slots.iter().position(|slot| slot.generation.is_none()).ok_or(SubmitError::Busy)?;
+        let len = prompt.len();
+        self.slots[slot].tokens[..len].copy_from_slice(&prompt);
+        // The last token is evaluated again, for its logits.
+        let shared = |prefix: &Prefix| {
+            prefix.tokens.iter().zip(&prompt[..len - 1]).take_while(|(a, b)| a == b).count()
+        };
+        let prefix =
+            self.prefixes.iter().map(|prefix| (shared(prefix), prefix)).max_by_key(|(shared, _)| *shared);
+        let evaluated = prefix.map_or(0, |(shared, prefix)| {
+            self.forward.cache.restore(&prefix.cache, slot, shared);
+            shared
+        });
+        let id = GenerationId(self.next_id);
+        self.next_id += 1;
+        self.slots[slot].generation = Some(Active {
+            id,
+            len,
+            evaluated,
+            used: len,
+            guesses: 0,
+            left: max_tokens,
+            stop,
+            sampler: Sampler::new(sampling),
+            lookup: Lookup::new(),
+        });
+        Ok(id)
+    }
+
+    /// Whether these tokens can be a prompt.
+    fn check(&self, prompt: &[u32]) -> Result<(), SubmitError> {
         let (tokens, limit) = (prompt.len(), self.limits.context_tokens);
         if tokens == 0 {
             return Err(SubmitError::EmptyPrompt);
@@ -215,16 +216,10 @@ impl<'m, W: Workers> Scheduler<'m, W> {
         if tokens > limit {
             return Err(SubmitError::PromptTooLong { tokens, limit });
         }
-        if let Some(token) = prompt.iter().find(|token| **token as usize >= self.vocabulary) {
-            return Err(SubmitError::TokenOutOfRange(*token));
+        match prompt.iter().find(|token| **token as usize >= self.vocabulary) {
+            Some(token) => Err(SubmitError::TokenOutOfRange(*token)),
+            None => Ok(()),
         }
-        let slot = self.slots.iter_mut().find(|slot| slot.generation.is_none()).ok_or(SubmitError::Busy)?;
-        slot.tokens[..tokens].copy_from_slice(&prompt);
-        let id = GenerationId(self.next_id);
-        self.next_id += 1;
-        let sampler = Sampler::new(sampling);
-        slot.generation = Some(Active { id, len: tokens, evaluated: 0, left: max_tokens, stop, sampler });
-        Ok(id)
     }
 
     /// Evaluates one batch and appends what came of it. Does nothing when idle.
@@ -237,24 +232,40 @@ impl<'m, W: Workers> Scheduler<'m, W> {
         let logits = self.forward.run(&self.batch, &self.workers);
         let mut rows = logits.chunks_exact_mut(self.vocabulary);
         let mut finished = Vec::new();
-        for item in &self.batch {
-            let Slot { tokens, generation } = &mut self.slots[item.session];
-            let Some(active) = generation else { continue };
-            active.evaluated += 1;
-            let Some(row) = (if item.wants_logits { rows.next() } else { None }) else { continue };
-            let token = active.sampler.choose(row, &tokens[..active.len], &mut self.candidates);
-            if active.stop.contains(&token) {
-                finished.push((item.session, FinishReason::Stop));
-                continue;
+        for items in self.batch.chunk_by(|a, b| a.session == b.session) {
+            let session = items[0].session;
+            let Slot { tokens, generation: Some(active) } = &mut self.slots[session] else { continue };
+            let mut wanted = rows.by_ref().take(items.iter().filter(|item| item.wants_logits).count());
+            active.evaluated += items.len() - active.guesses;
+            let mut right = 0;
+            let end = loop {
+                let Some(row) = wanted.next() else { break None };
+                let token = active.sampler.choose(row, &tokens[..active.len], &mut self.candidates);
+                if active.stop.contains(&token) {
+                    break Some(FinishReason::Stop);
+                }
+                output.push(Output { id: active.id, kind: OutputKind::Token(token) });
+                active.left -= 1;
+                if active.left == 0 || active.len == tokens.len() {
+                    break Some(FinishReason::Length);
+                }
+                let was_guessed = right < active.guesses && tokens[active.len] == token;
+                tokens[active.len] = token;
+                active.len += 1;
+                active.used = active.used.max(active.len);
+                if !was_guessed {
+                    break None;
+                }
+                right += 1;
+                active.evaluated += 1;
+            };
+            // The rows of guesses after a wrong one say nothing.
+            wanted.for_each(drop);
+            if active.is_decoding() {
+                active.lookup.learn(active.guesses, right);
             }
-            output.push(Output { id: active.id, kind: OutputKind::Token(token) });
-            active.left -= 1;
-            if active.left == 0 || active.len == tokens.len() {
-                finished.push((item.session, FinishReason::Length));
-                continue;
-            }
-            tokens[active.len] = token;
-            active.len += 1;
+            active.guesses = 0;
+            finished.extend(end.map(|reason| (session, reason)));
         }
         self.batch.clear();
         for (slot, reason) in finished {
@@ -285,24 +296,43 @@ impl<'m, W: Workers> Scheduler<'m, W> {
         }
     }
 
-    /// Fills the batch: one token of each generation that decodes, and a chunk of prompts.
+    /// Fills the batch: the newest token of each generation that decodes, with guesses, and a chunk of prompts.
     fn plan(&mut self) {
         self.batch.clear();
         let sessions = self.slots.len();
         let mut budget = self.limits.prefill_chunk;
-        self.turn = (self.turn + 1) % sessions;
+        let decoding = self
+            .slots
+            .iter()
+            .filter_map(|slot| slot.generation.as_ref())
+            .filter(|active| active.is_decoding());
+        // What guesses use of the processor is shared; the sessions' own tokens come first.
+        let guesses = self.limits.speculation.saturating_sub(decoding.clone().count().saturating_sub(1))
+            / decoding.count().max(1);
+        let first = self.turn;
+        let mut served = false;
         for offset in 0..sessions {
-            let session = (self.turn + offset) % sessions;
-            let Slot { tokens, generation: Some(active) } = &self.slots[session] else { continue };
+            let session = (first + offset) % sessions;
+            let Slot { tokens, generation: Some(active) } = &mut self.slots[session] else { continue };
             let count = if active.is_decoding() {
-                1
+                // Each guess needs a place, and the token after the last one is given as well.
+                let most = guesses.min(tokens.len() - active.len).min(active.left as usize - 1);
+                let found = active.lookup.guess(&tokens[..active.len], most);
+                active.guesses = found.len();
+                tokens.copy_within(found, active.len);
+                active.used = active.used.max(active.len + active.guesses);
+                1 + active.guesses
             } else {
                 let count = budget.min(active.len - active.evaluated);
                 budget -= count;
+                if !core::mem::replace(&mut served, true) {
+                    // Whoever comes after the one that is first now is first next time.
+                    self.turn = (session + 1) % sessions;
+                }
                 count
             };
             for position in active.evaluated..active.evaluated + count {
-                let wants_logits = position + 1 == active.len;
+                let wants_logits = position + 1 >= active.len;
                 self.batch.push(Item { session, position, token: tokens[position], wants_logits });
             }
         }
@@ -319,11 +349,13 @@ impl<'m, W: Workers> Scheduler<'m, W> {
     fn release(&mut self, slot: usize) {
         let Slot { tokens, generation } = &mut self.slots[slot];
         if let Some(active) = generation.take() {
-            tokens[..active.len].zeroize();
-            self.forward.cache.wipe(slot, active.evaluated);
+            tokens[..active.used].zeroize();
+            self.forward.cache.wipe(slot, active.used);
         }
         self.forward.wipe_scratch();
         self.candidates.wipe();
+        // Its tokens were in the last batch.
+        self.batch.zeroize();
     }
 }
 

@@ -25,3 +25,13 @@ impl Workers for SingleThread {
         task(0);
     }
 }
+
+impl<W: Workers + ?Sized> Workers for &W {
+    fn count(&self) -> usize {
+        W::count(self)
+    }
+
+    fn run(&self, task: &(dyn Fn(usize) + Sync)) {
+        W::run(self, task);
+    }
+}

@@ -87,7 +87,12 @@ fn summarise(model: &Model<'_>, samples: &[Sample], bar: &ProgressBar) -> Result
     for (id, name) in CONTROL.iter().enumerate() {
         ensure!(tokenizer.control(name) == Some(id as u32), "the model has no control token {name}");
     }
-    let limits = Limits { context_tokens: model.config().context_length, sessions: 8, prefill_chunk: 256 };
+    let limits = Limits {
+        context_tokens: model.config().context_length,
+        sessions: 8,
+        prefill_chunk: 256,
+        speculation: Limits::SPECULATION,
+    };
     let mut scheduler = Scheduler::new(model, limits, SingleThread).map_err(|error| anyhow!("{error}"))?;
     let mut answers = vec![Vec::new(); samples.len()];
     let mut running: BTreeMap<GenerationId, usize> = BTreeMap::new();

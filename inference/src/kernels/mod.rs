@@ -9,6 +9,8 @@
 mod avx2;
 pub(crate) mod bands;
 pub(crate) mod plain;
+#[cfg(all(feature = "cli", target_arch = "x86_64"))]
+pub(crate) mod probe;
 #[cfg(test)]
 mod tests;
 #[cfg(any(test, feature = "cli"))]

@@ -1,12 +1,12 @@
 use super::*;
 use crate::common::{SHAPE, Shape, model};
 use crate::gguf::TensorType;
-use crate::{SingleThread, logits};
+use crate::{Sampling, SingleThread, logits};
 use alloc::vec;
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 
-const LIMITS: Limits = Limits { context_tokens: 48, sessions: 4, prefill_chunk: 8 };
+const LIMITS: Limits = Limits { context_tokens: 48, sessions: 4, prefill_chunk: 8, speculation: 16 };
 const SMALL: Shape = Shape { layers: 2, ..SHAPE };
 
 /// Processors that are threads, joined at the end of each task.
@@ -30,6 +30,7 @@ impl<W> Scheduler<'_, W> {
     fn is_wiped(&mut self) -> bool {
         self.forward.is_wiped()
             && self.candidates.is_empty()
+            && self.batch.is_empty()
             && self.slots.iter().all(|slot| slot.tokens.iter().all(|token| *token == 0))
     }
 }
@@ -154,6 +155,83 @@ fn e5_every_request_is_bounded_or_refused() {
     assert_eq!(scheduler.submit(generation(&[1], 5)), Err(SubmitError::Busy));
 }
 
+/// Steps until nothing is left, and how many steps that took.
+fn count_steps<W: Workers>(scheduler: &mut Scheduler<'_, W>) -> usize {
+    let mut steps = 0;
+    while !scheduler.is_idle() {
+        scheduler.step(&mut Vec::new());
+        steps += 1;
+    }
+    steps
+}
+
+#[test]
+fn guesses_from_repetitions_save_steps() {
+    let file = model(SMALL, TensorType::Q8_0, 30).finish();
+    let model = Model::load(&file).unwrap();
+    let limits = Limits { context_tokens: 96, sessions: 1, prefill_chunk: 96, speculation: 16 };
+    let steps = |speculation, max_tokens| {
+        let mut scheduler = Scheduler::new(&model, Limits { speculation, ..limits }, SingleThread).unwrap();
+        scheduler.submit(generation(&[5, 6, 7], max_tokens)).unwrap();
+        count_steps(&mut scheduler)
+    };
+    // A model of random weights repeats itself before long.
+    assert_eq!(steps(0, 90), 90);
+    let with = steps(16, 90);
+    assert!(with < 60, "{with} steps for 90 tokens");
+}
+
+#[test]
+fn e4_only_what_was_measured_is_shared() {
+    let file = model(SMALL, TensorType::Q8_0, 31).finish();
+    let model = Model::load(&file).unwrap();
+    let prefix: Vec<u32> = (10..30).collect();
+    let prompt = |len: usize, rest: &[u32]| [&prefix[..len], rest].concat();
+    let mut scheduler = Scheduler::new(&model, LIMITS, SingleThread).unwrap();
+    scheduler.share_prefix(&prefix).unwrap();
+    scheduler.share_prefix(&prefix[..3]).unwrap();
+    assert!(scheduler.is_idle() && scheduler.is_wiped());
+    // What is left to evaluate decides how many chunks of eight a prompt takes.
+    for (prompt, evaluated) in [
+        (prompt(20, &[1, 2, 3]), 20),
+        (prompt(20, &[]), 19),
+        (prompt(12, &[1; 9]), 12),
+        (prompt(0, &[1; 21]), 0),
+    ] {
+        let expected = alone(&model, generation(&prompt, 6));
+        // The second time the same prompt of a user finds no more than the first time.
+        for _ in 0..2 {
+            let id = scheduler.submit(generation(&prompt, 6)).unwrap();
+            let active = scheduler.slots.iter().find_map(|slot| slot.generation.as_ref()).unwrap();
+            assert_eq!(active.evaluated, evaluated);
+            assert_eq!(scheduler.share_prefix(&[1]), Err(SubmitError::Busy));
+            assert_eq!(finish(&mut scheduler).remove(&id), Some(expected.clone()));
+            assert!(scheduler.is_wiped());
+        }
+    }
+    let long = SubmitError::PromptTooLong { tokens: 49, limit: 48 };
+    assert_eq!(scheduler.share_prefix(&[1; 49]), Err(long));
+    assert_eq!(scheduler.share_prefix(&[]), Err(SubmitError::EmptyPrompt));
+    assert_eq!(scheduler.share_prefix(&[u32::MAX]), Err(SubmitError::TokenOutOfRange(u32::MAX)));
+}
+
+#[test]
+fn e5_prompts_take_turns_also_beside_free_places() {
+    let file = model(SMALL, TensorType::Q8_0, 32).finish();
+    let model = Model::load(&file).unwrap();
+    let limits = Limits { sessions: 16, prefill_chunk: 2, ..LIMITS };
+    let mut scheduler = Scheduler::new(&model, limits, SingleThread).unwrap();
+    for _ in 0..2 {
+        scheduler.submit(generation(&[8; 40], 1)).unwrap();
+    }
+    for _ in 0..10 {
+        scheduler.step(&mut Vec::new());
+    }
+    let evaluated =
+        scheduler.slots.iter().filter_map(|slot| slot.generation.as_ref()).map(|active| active.evaluated);
+    assert_eq!(evaluated.collect::<Vec<_>>(), [10, 10]);
+}
+
 #[test]
 fn limits_that_cannot_be_had_are_refused() {
     let file = model(SMALL, TensorType::Q8_0, 23).finish();
@@ -272,6 +350,40 @@ fn action() -> impl Strategy<Value = Action> {
         6 => Just(Action::Step),
         1 => (0..30_usize).prop_map(Action::Cancel),
     ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 16, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn guessing_changes_no_token(
+        seed in 40..44_u64,
+        pattern in prop::collection::vec(0..256_u32, 1..6),
+        repeats in 1..6_usize,
+        temperature in prop_oneof![Just(0.0_f32), 0.1..1.5_f32],
+        repetition_penalty in prop_oneof![Just(1.0_f32), 0.8..1.3_f32],
+        sessions in 1..4_usize,
+        (speculation, prefill_chunk, workers) in (1..20_usize, 1..9_usize, 1..3_usize),
+    ) {
+        let file = model(SMALL, TensorType::Q8_0, seed).finish();
+        let model = Model::load(&file).unwrap();
+        let make = |session: usize| {
+            let sampling = Sampling { temperature, repetition_penalty, seed: session as u64, ..Sampling::default() };
+            let stop = vec![pattern[0]];
+            Generation { sampling, stop, ..generation(&pattern.repeat(repeats + session), 4 * session as u32 + 40) }
+        };
+        let run = |speculation, prefill_chunk, workers| {
+            let limits = Limits { sessions, speculation, prefill_chunk, ..LIMITS };
+            let mut scheduler = Scheduler::new(&model, limits, Threads(workers)).unwrap();
+            for session in 0..sessions {
+                scheduler.submit(make(session)).unwrap();
+            }
+            let answers = finish(&mut scheduler);
+            assert!(scheduler.is_wiped());
+            answers
+        };
+        prop_assert_eq!(run(speculation, prefill_chunk, workers), run(0, 8, 1));
+    }
 }
 
 proptest! {

@@ -1,0 +1,82 @@
+//! Reading a model file, and what the operating system says about this process.
+use anyhow::{Context, Result, ensure};
+use clap::ValueEnum;
+use inference::{Isa, Model, Threads};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// Which model, on what.
+#[derive(clap::Args)]
+pub struct ModelArguments {
+    /// A GGUF file.
+    #[arg(long, short)]
+    pub model: PathBuf,
+    /// Threads that compute.
+    #[arg(long, short, default_value_t = default_threads())]
+    pub threads: usize,
+    /// Instructions to use; the best that this processor has if not given.
+    #[arg(long)]
+    isa: Option<IsaName>,
+}
+
+/// The sets of instructions by their names.
+#[derive(Clone, Copy, ValueEnum)]
+enum IsaName {
+    Plain,
+    Avx2,
+    Avx512,
+}
+
+fn default_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+impl ModelArguments {
+    /// The threads.
+    pub fn start_threads(&self) -> Result<Threads> {
+        ensure!((1..=64).contains(&self.threads), "--threads must be from 1 to 64, not {}", self.threads);
+        Threads::new(self.threads).context("cannot start the threads")
+    }
+
+    /// The instructions, which this processor has.
+    pub fn isa(&self) -> Result<Isa> {
+        let isa = match self.isa {
+            None => return Ok(Isa::best()),
+            Some(IsaName::Plain) => Isa::Plain,
+            Some(IsaName::Avx2) => Isa::Avx2,
+            Some(IsaName::Avx512) => {
+                let best = Isa::best();
+                ensure!(!matches!(best, Isa::Plain | Isa::Avx2), "this processor lacks AVX-512 with VNNI");
+                best
+            }
+        };
+        ensure!(isa.is_supported(), "this processor lacks {isa:?}");
+        Ok(isa)
+    }
+
+    /// The bytes of the file.
+    pub fn read(&self) -> Result<Vec<u8>> {
+        std::fs::read(&self.model).with_context(|| format!("cannot read {}", self.model.display()))
+    }
+
+    /// The model, and how long it took from its bytes.
+    pub fn load<'f>(&self, file: &'f [u8]) -> Result<(Model<'f>, Duration)> {
+        let start = Instant::now();
+        let model = Model::load_with(file, self.isa()?)
+            .with_context(|| format!("cannot load {}", Path::display(&self.model)))?;
+        Ok((model, start.elapsed()))
+    }
+}
+
+/// The most memory that this process has had since [`reset_peak_memory`], in bytes; `None` where `/proc` does not say.
+pub fn peak_memory() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.trim().strip_suffix(" kB")?.parse::<u64>().ok().map(|kib| kib * 1024)
+}
+
+/// Forgets the peak so far (`/proc/pid/clear_refs`, proc(5)).
+pub fn reset_peak_memory() {
+    // Without it the peak is too large, never too small.
+    let _ = std::fs::write("/proc/self/clear_refs", "5");
+}
