@@ -87,6 +87,11 @@ fn opening(template: &ChatTemplate, role: Role) -> &[u32] {
     }
 }
 
+/// The measured tokens that every prompt of a task begins with.
+pub(crate) fn start(template: &ChatTemplate, instruction: &[u32]) -> Vec<u32> {
+    instructed(template, instruction).concat()
+}
+
 /// The start of the prompt and the task's instruction, if it has one.
 fn instructed<'a>(template: &'a ChatTemplate, instruction: &'a [u32]) -> Vec<&'a [u32]> {
     let mut parts = Vec::from([template.start.as_slice()]);

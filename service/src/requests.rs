@@ -30,6 +30,9 @@ pub(crate) struct ChatRequest {
     pub(crate) max_tokens: Option<u32>,
     pub(crate) temperature: Option<f32>,
     pub(crate) top_p: Option<f32>,
+    pub(crate) top_k: Option<u32>,
+    pub(crate) min_p: Option<f32>,
+    pub(crate) repetition_penalty: Option<f32>,
     pub(crate) seed: Option<u64>,
     pub(crate) stream: bool,
 }
@@ -102,7 +105,8 @@ impl ChatRequest {
     /// Reads the body of `POST /v1/chat/completions`; unknown members are ignored, as OpenAI-compatible servers do.
     pub(crate) fn read(body: &[u8]) -> Result<Self, NotJson> {
         let (mut model, mut messages, mut max_tokens, mut temperature) = (None, None, None, None);
-        let (mut top_p, mut seed, mut stream) = (None, None, None);
+        let (mut top_p, mut top_k, mut min_p, mut repetition_penalty) = (None, None, None, None);
+        let (mut seed, mut stream) = (None, None);
         let mut reader = Reader::new(body);
         reader.object(|key, reader| match key {
             "model" => set(&mut model, reader.string()?),
@@ -112,6 +116,11 @@ impl ChatRequest {
             }
             "temperature" => set(&mut temperature, reader.optional(Reader::float)?),
             "top_p" => set(&mut top_p, reader.optional(Reader::float)?),
+            "top_k" => set(&mut top_k, reader.optional(Reader::unsigned)?),
+            "min_p" => set(&mut min_p, reader.optional(Reader::float)?),
+            "repetition_penalty" | "repeat_penalty" => {
+                set(&mut repetition_penalty, reader.optional(Reader::float)?)
+            }
             "seed" => set(&mut seed, reader.optional(Reader::unsigned)?),
             "stream" => set(&mut stream, reader.boolean()?),
             _ => reader.skip(),
@@ -122,6 +131,9 @@ impl ChatRequest {
             max_tokens: max_tokens.flatten(),
             temperature: temperature.flatten(),
             top_p: top_p.flatten(),
+            top_k: top_k.flatten(),
+            min_p: min_p.flatten(),
+            repetition_penalty: repetition_penalty.flatten(),
             seed: seed.flatten(),
             stream: stream.unwrap_or(false),
         })
@@ -155,6 +167,10 @@ mod tests {
                 assert_eq!(
                     (ours.max_tokens, ours.temperature, ours.top_p, ours.seed, ours.stream),
                     (theirs.max_tokens, theirs.temperature, theirs.top_p, theirs.seed, theirs.stream)
+                );
+                assert_eq!(
+                    (ours.top_k, ours.min_p, ours.repetition_penalty),
+                    (theirs.top_k, theirs.min_p, theirs.repetition_penalty)
                 );
                 let ours = ours.messages.iter().map(|m| (m.role, m.content.as_str()));
                 let theirs = theirs.messages.iter().map(|m| (m.role, m.content.as_str()));
@@ -203,6 +219,11 @@ mod tests {
             r#"{"messages":[],"temperature":0.5,"top_p":1,"seed":18446744073709551615}"#,
             r#"{"messages":[],"temperature":1e0,"top_p":-0.25,"seed":null}"#,
             r#"{"messages":[],"temperature":1e999}"#,
+            r#"{"messages":[],"top_k":40,"min_p":0.05,"repetition_penalty":1.1}"#,
+            r#"{"messages":[],"top_k":-1}"#,
+            r#"{"messages":[],"top_k":1.5,"min_p":null}"#,
+            r#"{"messages":[],"repeat_penalty":1.1}"#,
+            r#"{"messages":[],"repeat_penalty":1.1,"repetition_penalty":1.1}"#,
             r#"{"messages":[],"seed":-1}"#,
             r#"{"messages":[],"stream":null}"#,
             r#"{"messages":[],"stream":"true"}"#,
@@ -229,7 +250,7 @@ mod tests {
 
             let messages = texts.iter().map(|(_, text)| wire::chat::ChatMessage { role: Role::User, content: text.clone() });
             let chat = wire::chat::ChatRequest {
-                model: "m".into(), messages: messages.collect(), max_tokens: max, temperature, top_p: None, seed, stream,
+                model: "m".into(), messages: messages.collect(), max_tokens: max, temperature, top_p: None, top_k: max, min_p: temperature, repetition_penalty: None, seed, stream,
             };
             let body = serde_json::to_string(&chat).unwrap();
             prop_assert!(ChatRequest::read(body.as_bytes()).is_ok());

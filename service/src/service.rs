@@ -6,6 +6,7 @@ use crate::clock::Clock;
 use crate::connection::{Claim, Connection, Request, Route};
 use crate::http::{Refusal, Status};
 use crate::platform::{AttestError, Platform};
+use crate::prompt;
 use crate::task;
 use crate::tls::Tls;
 use crate::wipe::{self, WipedBuffer};
@@ -106,8 +107,14 @@ impl<'m, P: Platform, W: Workers> Service<'m, P, W> {
             context_tokens: manifest.limits.context_tokens as usize,
             sessions: manifest.limits.sessions as usize,
             prefill_chunk: PREFILL_CHUNK.min(manifest.limits.context_tokens as usize),
+            speculation: Limits::SPECULATION,
         };
-        let scheduler = Scheduler::new(model, limits, workers).map_err(StartError::Limits)?;
+        let mut scheduler = Scheduler::new(model, limits, workers).map_err(StartError::Limits)?;
+        for task in &manifest.tasks {
+            let start = prompt::start(&manifest.template, &task.instruction);
+            // One that the engine does not take, because it is empty or longer than the context, is not shared.
+            let _ = scheduler.share_prefix(&start);
+        }
         let mut clock = Clock::default();
         clock.advance(platform.now_ms());
         Ok(Self {

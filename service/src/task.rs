@@ -63,11 +63,6 @@ fn chat(
 
 /// Greedy unless the client asks for a temperature.
 fn sampling(request: &ChatRequest, random: &dyn SecureRandom) -> Result<Sampling, Refusal> {
-    let temperature = request.temperature.unwrap_or(0.0);
-    let top_p = request.top_p.unwrap_or(1.0);
-    if !((0.0..=2.0).contains(&temperature) && 0.0 < top_p && top_p <= 1.0) {
-        return Err(BAD_SAMPLING);
-    }
     let seed = match request.seed {
         Some(seed) => seed,
         None => {
@@ -76,7 +71,16 @@ fn sampling(request: &ChatRequest, random: &dyn SecureRandom) -> Result<Sampling
             u64::from_le_bytes(seed)
         }
     };
-    Ok(Sampling { temperature, top_p, seed, ..Sampling::default() })
+    let default = Sampling::default();
+    let sampling = Sampling {
+        temperature: request.temperature.unwrap_or(default.temperature),
+        top_p: request.top_p.unwrap_or(default.top_p),
+        top_k: request.top_k.unwrap_or(default.top_k),
+        min_p: request.min_p.unwrap_or(default.min_p),
+        repetition_penalty: request.repetition_penalty.unwrap_or(default.repetition_penalty),
+        seed,
+    };
+    sampling.check().map(|()| sampling).map_err(|_| BAD_SAMPLING)
 }
 
 fn max_tokens(asked: Option<u32>, manifest: &Manifest) -> Result<u32, Refusal> {
@@ -100,7 +104,7 @@ pub(crate) fn refusal(error: SubmitError) -> Refusal {
         SubmitError::PromptTooLong { tokens, limit } => TOO_LONG.with_numbers(tokens as u64, limit as u64),
         SubmitError::Busy => BUSY,
         // The service checks or makes all of these itself.
-        SubmitError::EmptyPrompt | SubmitError::TokenOutOfRange { .. } => INTERNAL,
+        SubmitError::EmptyPrompt | SubmitError::TokenOutOfRange { .. } | SubmitError::Memory => INTERNAL,
     }
 }
 
@@ -116,7 +120,9 @@ const NOT_CHAT: Refusal = bad(
 );
 const NO_MESSAGES: Refusal = bad("there are no messages; send at least one");
 const NO_TOKENS: Refusal = bad("`max_tokens` must be at least 1");
-const BAD_SAMPLING: Refusal = bad("`temperature` must be from 0 to 2, and `top_p` above 0 and at most 1");
+const BAD_SAMPLING: Refusal = bad(
+    "`temperature` must be from 0 to 2, `top_p` above 0 and at most 1, `min_p` from 0 to 1, and `repetition_penalty` from 0.1 to 10",
+);
 const NO_TASK: Refusal =
     Refusal::new(Status::NotFound, ErrorCode::NotFound, "this image does not serve that task");
 const TOO_LONG: Refusal = Refusal::new(

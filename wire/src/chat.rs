@@ -57,6 +57,18 @@ pub struct ChatRequest {
     /// Nucleus sampling, in (0, 1].
     #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "Option::is_none"))]
     pub top_p: Option<f32>,
+    /// Keep so many of the likeliest tokens; 0 keeps all. As in vLLM and llama.cpp; OpenAI has no such parameter.
+    #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "Option::is_none"))]
+    pub top_k: Option<u32>,
+    /// Keep tokens with at least this share of the likeliest one's probability, 0 to 1; also not of OpenAI.
+    #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "Option::is_none"))]
+    pub min_p: Option<f32>,
+    /// Makes recent tokens less likely where above 1, from 0.1 to 10; also not of OpenAI.
+    #[cfg_attr(
+        feature = "serde",
+        serde(default, skip_serializing_if = "Option::is_none", alias = "repeat_penalty")
+    )]
+    pub repetition_penalty: Option<f32>,
     /// Seed of the sampler; the same seed and prompt give the same answer.
     #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "Option::is_none"))]
     pub seed: Option<u64>,
