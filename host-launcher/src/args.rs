@@ -99,6 +99,10 @@ pub struct Run {
     /// Let the model play a hostile host, by the name of a lie; `list` prints them all.
     #[arg(long, value_name = "NAME", help_heading = "SNP model", value_parser = lie)]
     pub hostile: Option<Lie>,
+    /// Forgive what real hardware may forgive too: fields of a call that mean nothing, a TLB flush that is missing. Without
+    /// it, such a guest is ended like one that breaks a rule.
+    #[arg(long, help_heading = "SNP model")]
+    pub lenient: bool,
     /// Count instructions instead of time (2 ns each) and run all CPUs on one thread, so that every run is the same.
     #[arg(long, help_heading = "SNP model")]
     pub icount: bool,

@@ -62,6 +62,7 @@ impl Development {
             vcek: VcekScalar(scalar),
             certificates: &self.chain.certificate_table(),
             scenario: launch.scenario,
+            strict: launch.strict,
         };
         Ok(bundle.encode()?)
     }
@@ -80,6 +81,8 @@ pub struct Launch<'a> {
     pub cpu: CpuType,
     /// The lie that the model plays as a hostile host; empty for an honest one.
     pub scenario: &'a str,
+    /// Whether the model also fails on what real hardware may forgive.
+    pub strict: bool,
 }
 
 /// Makes a chain next to its place and moves it there whole, so that nobody ever reads half of one.
@@ -144,7 +147,14 @@ mod tests {
         for cpu in CpuType::ALL {
             let again = Development::open(Some(state.path()), cpu).unwrap();
             assert_eq!(again.chain.ark_der(), first.chain.ark_der(), "{cpu}");
-            let launch = Launch { rom: &[0; 4096], memory_mib: 1024, vcpus: 2, cpu, scenario: "a6-remap" };
+            let launch = Launch {
+                rom: &[0; 4096],
+                memory_mib: 1024,
+                vcpus: 2,
+                cpu,
+                scenario: "a6-remap",
+                strict: true,
+            };
             let bytes = again.bundle(&launch).unwrap();
             let bundle = Bundle::parse(&bytes).unwrap();
             assert_eq!(bundle.signature, CpuSignature(cpu.signature()));
@@ -170,8 +180,14 @@ mod tests {
     fn a_bundle_that_the_model_would_refuse_is_not_made() {
         let state = tempfile::tempdir().unwrap();
         let development = Development::open(Some(state.path()), CpuType::Genoa).unwrap();
-        let launch =
-            Launch { rom: &[0; 4096], memory_mib: 1024, vcpus: 1, cpu: CpuType::Genoa, scenario: "A 6" };
+        let launch = Launch {
+            rom: &[0; 4096],
+            memory_mib: 1024,
+            vcpus: 1,
+            cpu: CpuType::Genoa,
+            scenario: "A 6",
+            strict: true,
+        };
         assert!(matches!(development.bundle(&launch), Err(Failure::Bundle(_))));
     }
 }

@@ -29,6 +29,7 @@ fn main() -> ExitCode {
     let model_only = [
         ("--hostile", options.hostile.is_some()),
         ("--icount", options.icount),
+        ("--lenient", options.lenient),
         ("--snp-model", options.snp_model.is_some()),
     ];
     if let (Platform::Snp, Some((option, _))) =
@@ -91,6 +92,7 @@ fn run(options: &Run) -> Result<ExitCode, Failure> {
                 vcpus: options.vcpus,
                 cpu: options.cpu_type,
                 scenario: options.hostile.map_or("", Lie::name),
+                strict: !options.lenient,
             };
             let bundle = BundleFile::write(&development.bundle(&launch)?)?;
             let mut report = open_report()?;

@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 use attestation::canonical::{NotCanonical, Reader, Writer};
 use core::fmt;
 
-const LABEL: &str = "cloister snp-model bundle v1";
+const LABEL: &str = "cloister snp-model bundle v2";
 
 /// Largest firmware that QEMU takes by default (`max-fw-size` of the PC machines).
 pub const MAX_ROM_BYTES: usize = 8 << 20;
@@ -67,6 +67,8 @@ pub struct Bundle<'a> {
     pub certificates: &'a [u8],
     /// The lie that the model plays as a hostile host, or empty for an honest one.
     pub scenario: &'a str,
+    /// Whether the model also fails on what real hardware may forgive.
+    pub strict: bool,
 }
 
 /// Why a bundle is refused.
@@ -148,7 +150,10 @@ impl<'a> Bundle<'a> {
         for version in [self.tcb.current, self.tcb.reported, self.tcb.committed, self.tcb.launch] {
             w.number(version);
         }
-        w.bytes(&self.vcek.0).bytes(self.certificates).bytes(self.scenario.as_bytes());
+        w.bytes(&self.vcek.0)
+            .bytes(self.certificates)
+            .bytes(self.scenario.as_bytes())
+            .number(self.strict.into());
         Ok(w.finish())
     }
 
@@ -171,6 +176,11 @@ impl<'a> Bundle<'a> {
             vcek: VcekScalar(r.array()?),
             certificates: r.bytes()?,
             scenario: r.text()?,
+            strict: match r.number::<u8>()? {
+                0 => false,
+                1 => true,
+                _ => return Err(BundleError::Encoding),
+            },
         };
         r.finish()?;
         bundle.check()?;
@@ -216,6 +226,7 @@ mod tests {
             vcek: VcekScalar([0x5E; 48]),
             certificates: b"table",
             scenario: "a6-remap",
+            strict: true,
         }
     }
 

@@ -9,6 +9,8 @@ pub const VERSION: u16 = 2;
 pub mod offset {
     /// CPL.
     pub const CPL: usize = 0x0CB;
+    /// XSS.
+    pub const XSS: usize = 0x140;
     /// RAX.
     pub const RAX: usize = 0x1F8;
     /// RCX.
@@ -17,6 +19,8 @@ pub mod offset {
     pub const RDX: usize = 0x310;
     /// RBX.
     pub const RBX: usize = 0x318;
+    /// RSI.
+    pub const RSI: usize = 0x330;
     /// `SW_EXITCODE`.
     pub const EXIT_CODE: usize = 0x390;
     /// `SW_EXITINFO1`.
@@ -91,6 +95,45 @@ pub mod event {
     pub const TERMINATE: u64 = 0x8000_FFFE;
     /// The guest met a #VC that it cannot handle.
     pub const UNSUPPORTED: u64 = 0x8000_FFFF;
+}
+
+/// Fields that an event takes besides `SW_EXITCODE` and the two of information (GHCB table 6 and §4.1); `None` for an
+/// event that does not exist.
+const fn fields_of(code: u64) -> Option<&'static [usize]> {
+    use offset::{CPL, RAX, RBX, RCX, RDX, RSI, SCRATCH, XCR0, XSS};
+    Some(match code {
+        event::IOIO => &[RAX, SCRATCH],
+        event::MSR => &[RAX, RCX, RDX],
+        event::CPUID => &[RAX, RCX, XCR0, XSS],
+        event::MMIO_READ | event::MMIO_WRITE | event::PAGE_STATE_CHANGE => &[SCRATCH],
+        event::EXTENDED_GUEST_REQUEST => &[RAX, RBX],
+        event::VMMCALL => &[RAX, RBX, RCX, RDX, RSI, CPL],
+        event::AP_CREATION | event::WRITE_DR7 => &[RAX],
+        event::RDPMC => &[RCX],
+        event::MONITOR => &[RAX, RCX, RDX],
+        event::MWAIT => &[RAX, RCX],
+        event::GUEST_REQUEST
+        | event::HYPERVISOR_FEATURES
+        | event::HLT
+        | event::RDTSC
+        | event::RDTSCP
+        | event::READ_DR7
+        | event::INVD
+        | event::WBINVD
+        | event::AP_RESET_HOLD
+        | event::AP_JUMP_TABLE
+        | event::TERMINATE
+        | event::UNSUPPORTED => &[],
+        _ => return None,
+    })
+}
+
+/// The first field that is marked valid and means nothing to the event.
+pub fn stray_field(code: u64, valid: ValidBitmap) -> Option<usize> {
+    let mut allowed = ValidBitmap::default();
+    let always = [offset::EXIT_CODE, offset::EXIT_INFO_1, offset::EXIT_INFO_2];
+    always.iter().chain(fields_of(code)?).for_each(|field| allowed.mark(*field));
+    (0..PAGE_BYTES / 32).map(|quadword| quadword * 8).find(|field| valid.has(*field) && !allowed.has(*field))
 }
 
 /// Hypercalls of KVM (Linux `include/uapi/linux/kvm_para.h`). The number is in RAX, and so is the result.
@@ -356,6 +399,19 @@ mod tests {
         assert!(bitmap.has(offset::RAX) && !bitmap.has(offset::RBX));
         assert_eq!(bitmap.need(&[offset::RAX, offset::RBX]), Err(Malformed::MissingInput));
         assert!(!bitmap.has(offset::USAGE));
+    }
+
+    #[test]
+    fn fields_that_an_event_does_not_take_are_found() {
+        let mut bitmap = ValidBitmap::default();
+        for field in [offset::EXIT_CODE, offset::EXIT_INFO_1, offset::EXIT_INFO_2, offset::SCRATCH] {
+            bitmap.mark(field);
+        }
+        assert_eq!(stray_field(event::PAGE_STATE_CHANGE, bitmap), None);
+        assert_eq!(stray_field(event::GUEST_REQUEST, bitmap), Some(offset::SCRATCH));
+        bitmap.mark(offset::CPL);
+        assert_eq!(stray_field(event::PAGE_STATE_CHANGE, bitmap), Some(offset::CPL & !7));
+        assert_eq!(stray_field(0x1234, bitmap), None, "no such event");
     }
 
     #[test]

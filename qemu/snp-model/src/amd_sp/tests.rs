@@ -32,6 +32,7 @@ fn bundle(policy: u64, vcek: [u8; 48]) -> Bundle<'static> {
         vcek: VcekScalar(vcek),
         certificates: &[],
         scenario: "",
+        strict: true,
     }
 }
 

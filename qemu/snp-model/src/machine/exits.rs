@@ -60,6 +60,8 @@ impl Machine {
                 self.halt(vcpu);
             }
             exit::CR0_WRITE => self.cr0_write(vcpu),
+            // They run when they are met again.
+            exit::CR3_WRITE | exit::CR4_WRITE | exit::INVLPG => self.flushed(vcpu),
             exit::INTERRUPT => vcpu.resume_event(),
             exit::SHUTDOWN => violation!("shutdown (triple fault) at {:#x}", vcpu.vmcb.rip()),
             exit::INVALID => internal!("VMRUN refused the guest's state at {:#x}", vcpu.vmcb.rip()),
@@ -119,7 +121,10 @@ impl Machine {
                 violation!("{access} at {gpa:#x}, the VMSA of a vCPU that exists (RIP {rip:#x})")
             }
             (true, State::Validated) => self.map_again(vcpu, Side::Private, gpa, page.size),
-            (false, State::Hypervisor) if !fetch => self.map_again(vcpu, Side::Shared, gpa, page.size),
+            (false, State::Hypervisor) if !fetch => {
+                self.check_flush(vcpu, gpa, false);
+                self.map_again(vcpu, Side::Shared, gpa, page.size);
+            }
             (true, State::Hypervisor) => {
                 violation!("{access} at {gpa:#x}, a page that the hypervisor owns (RIP {rip:#x})")
             }
@@ -135,17 +140,26 @@ impl Machine {
         vcpu.resume_event();
     }
 
-    /// The processor walks guest page tables as private memory whatever the C-bit says (APM §15.36.10). TCG
-    /// takes the address as it is. For the root the model can add the bit; for lower tables it cannot.
+    /// The processor walks guest page tables as private memory whatever the C-bit says (APM §15.36.10), and TCG takes the
+    /// address as it is. For the root, which 32-bit code cannot name otherwise, the model adds the bit. A lower table
+    /// without it shows, to a lenient model, through the shared side as well; a strict one wants the bit, because a guest
+    /// that forgets it there has mistaken a table for shared memory.
     fn walk_without_c_bit(&mut self, vcpu: &mut Vcpu, gpa: u64) {
         let cr3: u64 = vcpu.vmcb.state(offset::CR3);
-        if gpa & !0xFFF != cr3 & !0xFFF {
-            internal!(
-                "the page-table entry that leads to {gpa:#x} has no C-bit: hardware would walk it as private all the same, \
-                 the model cannot; set the C-bit in every entry"
+        if gpa & !0xFFF == cr3 & !0xFFF {
+            vcpu.vmcb.set_state(offset::CR3, cr3 | 1 << C_BIT);
+            return vcpu.resume_event();
+        }
+        let rip = vcpu.vmcb.rip();
+        let Some(page) = self.private_page(gpa) else {
+            violation!("the page table at {gpa:#x} is not in private, validated memory (RIP {rip:#x})");
+        };
+        if self.strict.is_on() {
+            violation!(
+                "the page-table entry that leads to the table at {gpa:#x} has no C-bit (RIP {rip:#x})"
             );
         }
-        vcpu.vmcb.set_state(offset::CR3, cr3 | 1 << C_BIT);
+        self.npt.map(Side::Shared, gpa & !0xFFF, Size::Small, page, &mut self.pool);
         vcpu.resume_event();
     }
 

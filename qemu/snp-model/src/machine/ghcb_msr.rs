@@ -46,8 +46,11 @@ impl Machine {
                 None => answer::not_registered(),
             },
             MsrRequest::PageStateChange(value) => {
-                let changed =
-                    psc::from_msr(value).is_some_and(|change| self.change_page_state(change).is_ok());
+                let change = psc::from_msr(value);
+                let changed = change.is_some_and(|change| self.change_page_state(change).is_ok());
+                if let Some(change) = change.filter(|_| changed) {
+                    self.watch_for_flush(vcpu, change);
+                }
                 answer::page_state_change(if changed { 0 } else { CHANGE_FAILED })
             }
             MsrRequest::HypervisorFeatures => answer::hypervisor_features(),

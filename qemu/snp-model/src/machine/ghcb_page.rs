@@ -105,7 +105,13 @@ impl Machine {
             info_1: page.read(offset::EXIT_INFO_1),
             info_2: page.read(offset::EXIT_INFO_2),
         };
-        let reply = self.hostile_serve(&request).unwrap_or_else(|| self.serve(vcpu, &request));
+        let reply = self.hostile_serve(&request).unwrap_or_else(|| {
+            let reply = self.serve(vcpu, &request);
+            if let Err(why) = reply {
+                self.strict.check_refusal(page.read(offset::EXIT_CODE), why);
+            }
+            reply
+        });
         request.reply(&reply.unwrap_or_else(Reply::from));
         self.hostile_replied(&request);
     }
@@ -119,13 +125,14 @@ impl Machine {
         }
         request.valid.need(&[offset::EXIT_CODE, offset::EXIT_INFO_1, offset::EXIT_INFO_2])?;
         let code: u64 = request.page.read(offset::EXIT_CODE);
+        self.strict.check_fields(code, request.valid);
         self.counts.add(Kind::of_event(code));
         match code {
             event::IOIO => self.port(request),
             event::MSR => self.hypervisor_msr(request),
             event::CPUID => self.hypervisor_cpuid(request),
             event::MMIO_READ | event::MMIO_WRITE => self.mmio(request, code == event::MMIO_WRITE),
-            event::PAGE_STATE_CHANGE => self.page_state_changes(request),
+            event::PAGE_STATE_CHANGE => self.page_state_changes(vcpu, request),
             event::GUEST_REQUEST => self.guest_request(request).map(Reply::with_info_2),
             event::EXTENDED_GUEST_REQUEST => self.extended_guest_request(request),
             event::HYPERVISOR_FEATURES => Ok(Reply::with_info_2(HYPERVISOR_FEATURES)),
@@ -276,7 +283,7 @@ impl Machine {
     }
 
     /// GHCB §4.1.6. The list is in shared memory: each word is read once, and only progress is written back.
-    fn page_state_changes(&mut self, request: &Request) -> Result<Reply, Malformed> {
+    fn page_state_changes(&mut self, vcpu: &Vcpu, request: &Request) -> Result<Reply, Malformed> {
         const HEADER_BYTES: usize = 8;
         const INVALID_HEADER: u64 = 1 << 32 | 1;
         const INVALID_ENTRY: u64 = 1 << 32 | 2;
@@ -291,6 +298,7 @@ impl Machine {
             let word: u64 = page.read(slot);
             let changed = psc::Entry::parse(word).ok_or(BadChange).and_then(|entry| {
                 self.change_page_state(entry.change)?;
+                self.watch_for_flush(vcpu, entry.change);
                 Ok(entry.change.size)
             });
             let Ok(size) = changed else { return Ok(Reply::with_info_2(INVALID_ENTRY)) };

@@ -8,6 +8,7 @@ use super::{
     npt::{Npt, Side},
     serial::log,
     stop::{internal, violation},
+    strict::Strict,
     vcpus::Vcpus,
     vmcb::PermissionMaps,
 };
@@ -33,6 +34,8 @@ pub struct Machine {
     pub maps: PermissionMaps,
     /// The vCPUs.
     pub vcpus: Vcpus,
+    /// What is not forgiven.
+    pub strict: Strict,
     /// What they left the guest for.
     pub counts: Counts,
     /// Time-stamp counter at the launch.

@@ -6,7 +6,7 @@
 //! | `memory`, `npt`, `walk` | memory: the host's, the nested tables, the guest's tables |
 //! | `vmcb`, `vcpu`, `vcpus`, `exits`, `vc` | the processors: state, life, exits, `#VC` |
 //! | `msr`, `pages` | instructions that SEV-SNP adds |
-//! | `ghcb_msr`, `ghcb_page`, `devices`, `machine` | the hypervisor that the guest talks to |
+//! | `ghcb_msr`, `ghcb_page`, `devices`, `machine`, `strict` | the hypervisor that the guest talks to |
 //! | `hostile` | the same hypervisor, when it lies |
 //! | `start` | launch |
 
@@ -30,6 +30,7 @@ mod runtime;
 mod serial;
 mod start;
 mod stop;
+mod strict;
 mod trap;
 mod vc;
 mod vcpu;

@@ -72,10 +72,13 @@ impl Machine {
                     );
                 }
                 if validate {
+                    self.check_flush(vcpu, gpa, true);
                     self.map(gpa, size);
                     self.hostile_validated(gpa, size);
                 } else {
                     self.npt.unmap(Side::Private, gpa, size, &mut self.pool);
+                    // A page table may show through the shared side (`walk_without_c_bit`).
+                    self.npt.unmap(Side::Shared, gpa, size, &mut self.pool);
                 }
                 Ok((0, false))
             }

@@ -49,6 +49,10 @@ pub mod control {
 pub mod exit {
     /// Write of CR0.
     pub const CR0_WRITE: u64 = 0x010;
+    /// Write of CR3.
+    pub const CR3_WRITE: u64 = 0x013;
+    /// Write of CR4.
+    pub const CR4_WRITE: u64 = 0x014;
     /// Read of DR7.
     pub const DR7_READ: u64 = 0x027;
     /// Write of DR7.
@@ -73,6 +77,8 @@ pub mod exit {
     pub const IOIO: u64 = 0x07B;
     /// RDMSR or WRMSR.
     pub const MSR: u64 = 0x07C;
+    /// INVLPG.
+    pub const INVLPG: u64 = 0x079;
     /// INVLPGA.
     pub const INVLPGA: u64 = 0x07A;
     /// Shutdown.
@@ -101,6 +107,8 @@ pub mod exit {
 pub mod intercept {
     /// `#DB`, of the exceptions.
     pub const DEBUG: u32 = 1 << 1;
+    /// INVLPG, of the first vector of instructions.
+    pub const INVLPG: u32 = 1 << 25;
     /// RDTSC, of the first vector of instructions.
     pub const TIME_STAMP: u32 = 1 << 14;
 }

@@ -60,6 +60,16 @@
     .byte 0xF3, 0x0F, 0x01, 0xFE
 .endm
 
+// The next event's fields besides code and information: bits of the two halves of the valid bitmap.
+.set LOW_RAX, 1 << 63
+.set LOW_CPL, 1 << 25
+.set HIGH_RCX, 1 << 33
+.set HIGH_SCRATCH, 1 << 53
+.macro fields low, high
+    movabsq $(\low), %r13
+    movabsq $(\high), %r14
+.endm
+
 // Event by the GHCB at 0x400000 with 64-bit information; RBP is its shared address.
 .macro wide_event code, info_1, info_2
     movabsq $\info_1, %rbx
@@ -70,12 +80,14 @@
 
 .macro create apic_id, request, vmsa, features
     movq $\features, 0x1F8(%rbp)
+    fields LOW_RAX, 0
     wide_event 0x80000013, (\apic_id << 32 | \request), \vmsa
 .endm
 
 .macro wake apic_id
     movq $5, 0x1F8(%rbp)
     movq $\apic_id, 0x308(%rbp)
+    fields LOW_RAX | LOW_CPL, HIGH_RCX
     wide_event 0x81, 0, 0
 .endm
 
@@ -239,14 +251,8 @@ keeps_the_rules:
     // 5: the GHCB is shared and registered.
     movl $5, %r15d
     call open_ghcb
-    // 6: an event without its fields marked valid, and one that does not exist.
+    // 6: an event that does not exist.
     movl $6, %r15d
-    movq $0x7B, 0x390(%rbp)
-    .byte 0xF3, 0x0F, 0x01, 0xD9
-    cmpq $2, 0x398(%rbp)
-    jne failed
-    cmpq $4, 0x3A0(%rbp)
-    jne failed
     movl $0x12345, %eax
     xorl %ebx, %ebx
     xorl %ecx, %ecx
@@ -258,6 +264,7 @@ keeps_the_rules:
     // 7: OUT to the event port, then the PCI host bridge's identity by ports.
     movl $7, %r15d
     movq $'A', 0x1F8(%rbp)
+    fields LOW_RAX, 0
     movl $0x7B, %eax
     movl $0x00E90010, %ebx
     call event
@@ -265,6 +272,7 @@ keeps_the_rules:
     jne failed
     movl $0x80000000, %eax
     movq %rax, 0x1F8(%rbp)
+    fields LOW_RAX, 0
     movl $0x7B, %eax
     movl $0x0CF80040, %ebx
     call event
@@ -279,9 +287,11 @@ keeps_the_rules:
     movw $0x4342, 0x800(%rbp)
     movl $0x400800, %eax
     movq %rax, 0x3A8(%rbp)
+    fields 0, HIGH_SCRATCH
     wide_event 0x7B, 0x00E9001C, 2
     cmpq $0, 0x398(%rbp)
     jne failed
+    fields 0, HIGH_SCRATCH
     wide_event 0x7B, 0x00E9001C, 0x800
     cmpq $2, 0x398(%rbp)
     jne failed
@@ -291,6 +301,7 @@ keeps_the_rules:
     movl $8, %r15d
     movl $0x400800, %eax
     movq %rax, 0x3A8(%rbp)
+    fields 0, HIGH_SCRATCH
     movl $0x80000001, %eax
     movl $0x90000000, %ebx
     movl $4, %ecx
@@ -304,6 +315,7 @@ keeps_the_rules:
     movq %rax, 0x808(%rbp)
     movl $0x400800, %eax
     movq %rax, 0x3A8(%rbp)
+    fields 0, HIGH_SCRATCH
     movl $0x80000010, %eax
     xorl %ebx, %ebx
     xorl %ecx, %ecx
@@ -355,6 +367,7 @@ keeps_the_rules:
     testl %edx, %edx
     jz failed
     movl $0x00FD0000, 0x800(%rbp)
+    fields 0, HIGH_SCRATCH
     movl $0x80000010, %eax
     xorl %ebx, %ebx
     xorl %ecx, %ecx
@@ -389,6 +402,7 @@ keeps_the_rules:
     cmpq $0, VC_ERROR
     jne failed
     movq $1, 0x1F8(%rbp)
+    fields LOW_RAX | LOW_CPL, 0
     wide_event 0x81, 0, 0
     cmpq $-1000, 0x1F8(%rbp)
     jne failed
@@ -416,9 +430,10 @@ open_ghcb:
     wrmsr
     movl $(SHARED + 0x400000), %ebp
     movw $2, 0xFFA(%rbp)
+    fields 0, 0
     ret
 
-// EAX is the event, EBX and ECX its information; all fields are marked valid.
+// EAX is the event, EBX and ECX its information, R13 and R14 its further fields, which are none the next time.
 event:
     movl %ebx, %ebx
     movl %ecx, %ecx
@@ -427,9 +442,11 @@ event_wide:
     movq %rax, 0x390(%rbp)
     movq %rbx, 0x398(%rbp)
     movq %rcx, 0x3A0(%rbp)
-    movq $-1, %rax
-    movq %rax, 0x3F0(%rbp)
+    movq %r13, 0x3F0(%rbp)
+    movabsq $(7 << 50), %rax
+    orq %r14, %rax
     movq %rax, 0x3F8(%rbp)
+    fields 0, 0
     movl $0xC0010130, %ecx
     movl $0x400000, %eax
     xorl %edx, %edx
@@ -658,6 +675,94 @@ sleeps_for_ever:
 sleep:
     hlt
     jmp sleep
+
+// ---- what a lenient model forgives ----
+
+.globl leaves_a_field_out
+.code32
+leaves_a_field_out:
+    call enter_long_mode
+.code64
+    call open_ghcb
+    movq $0x7B, 0x390(%rbp)
+    .byte 0xF3, 0x0F, 0x01, 0xD9
+    movl $1, %r15d
+    cmpq $2, 0x398(%rbp)
+    jne failed
+    cmpq $4, 0x3A0(%rbp)
+    jne failed
+    terminate 0, 0x55
+
+.globl marks_a_field_that_means_nothing
+.code32
+marks_a_field_that_means_nothing:
+    call enter_long_mode
+.code64
+    call open_ghcb
+    fields LOW_CPL, 0
+    wide_event 0x8000FFFD, 0, 0
+    terminate 0, 0x55
+
+.globl leaves_the_c_bit_out_of_a_table_entry
+.code32
+leaves_the_c_bit_out_of_a_table_entry:
+    call enter_long_mode
+.code64
+    movl $0, PDPT + 4
+    movq %cr3, %rax
+    movq %rax, %cr3
+    movl $0x1234, WORK
+    cmpl $0x1234, WORK
+    terminate 0, 0x55
+
+// The C-bit of the mapping of 0x600000, whose page changes its state, with and without a flush.
+.macro private_mapping
+    movl $C_HIGH, PD_PRIVATE + 3 * 8 + 4
+.endm
+.macro shared_mapping
+    movl $0, PD_PRIVATE + 3 * 8 + 4
+.endm
+
+.globl flushes_what_it_changes
+.code32
+flushes_what_it_changes:
+    call enter_long_mode
+.code64
+    change 0x600000, 2
+    shared_mapping
+    invlpg 0x600000
+    movl $0x1234, 0x600000
+    change 0x600000, 1
+    private_mapping
+    movq %cr3, %rax
+    movq %rax, %cr3
+    pvalidate 0x600000, 0, 1
+    movl $0x1234, 0x600000
+    terminate 0, 0x55
+
+.globl shares_without_a_flush
+.code32
+shares_without_a_flush:
+    call enter_long_mode
+.code64
+    change 0x600000, 2
+    shared_mapping
+    movl $0x1234, 0x600000
+    terminate 0, 0x55
+
+.globl takes_back_without_a_flush
+.code32
+takes_back_without_a_flush:
+    call enter_long_mode
+.code64
+    change 0x600000, 2
+    shared_mapping
+    invlpg 0x600000
+    movl $0x1234, 0x600000
+    change 0x600000, 1
+    private_mapping
+    pvalidate 0x600000, 0, 1
+    terminate 0, 0x55
 
 // ---- one rule each, with the C-bit ----
 

@@ -77,6 +77,12 @@ scenarios! {
     looks_into_a_vmsa_in_use,
     rescinds_a_vmsa_in_use,
     sleeps_for_ever,
+    leaves_a_field_out,
+    marks_a_field_that_means_nothing,
+    leaves_the_c_bit_out_of_a_table_entry,
+    flushes_what_it_changes,
+    shares_without_a_flush,
+    takes_back_without_a_flush,
     reads_private_memory_as_shared,
     reads_shared_memory_as_private,
     runs_code_from_shared_memory,
@@ -158,11 +164,18 @@ enum Clock {
     Instructions,
 }
 
-fn run(scenario: Scenario) -> Ending {
-    run_on(scenario, 1, Clock::Wall)
+/// What a guest runs on.
+#[derive(Clone, Copy)]
+struct Host {
+    vcpus: u32,
+    clock: Clock,
+    strict: bool,
 }
 
-fn run_on(scenario: Scenario, vcpus: u32, clock: Clock) -> Ending {
+const HOST: Host = Host { vcpus: 1, clock: Clock::Wall, strict: true };
+const LENIENT: Host = Host { strict: false, ..HOST };
+
+fn run(scenario: Scenario, Host { vcpus, clock, strict }: Host) -> Ending {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
     let rom = rom(scenario);
@@ -177,6 +190,7 @@ fn run_on(scenario: Scenario, vcpus: u32, clock: Clock) -> Ending {
         vcek: VcekScalar([1; 48]),
         certificates: &[],
         scenario: "",
+        strict,
     };
     fs::write(path("bundle"), bundle.encode().unwrap()).unwrap();
     let accelerator: &[&str] = match clock {
@@ -227,7 +241,7 @@ fn run_on(scenario: Scenario, vcpus: u32, clock: Clock) -> Ending {
 
 #[track_caller]
 fn ends(scenario: Scenario, status: i32, line: &str) -> Ending {
-    let ending = run(scenario);
+    let ending = run(scenario, HOST);
     assert_eq!((ending.status, ending.line.as_str()), (Some(status), line));
     ending
 }
@@ -239,7 +253,7 @@ fn violates(scenario: Scenario, why: &str) {
 
 #[track_caller]
 fn violates_on(scenario: Scenario, vcpus: u32, why: &str) {
-    let ending = run_on(scenario, vcpus, Clock::Wall);
+    let ending = run(scenario, Host { vcpus, ..HOST });
     assert_eq!(ending.status, Some(VIOLATION), "{}", ending.line);
     let said = ending.line.strip_prefix("snp-model: violation: ").unwrap_or_default();
     assert!(said.contains(why), "{}", ending.line);
@@ -254,7 +268,7 @@ fn a_guest_that_keeps_the_rules_reaches_its_end() {
 #[test]
 fn a_second_cpu_is_created_sleeps_wakes_and_is_destroyed() {
     for (vcpus, clock) in [(2, Clock::Wall), (8, Clock::Wall), (2, Clock::Instructions)] {
-        let ending = run_on(Scenario::runs_a_second_cpu, vcpus, clock);
+        let ending = run(Scenario::runs_a_second_cpu, Host { vcpus, clock, ..HOST });
         assert_eq!(ending.line, "snp-model: guest terminated: set 0 code 85", "{vcpus} vCPUs, {clock:?}");
         assert_eq!(ending.status, Some(TERMINATED));
     }
@@ -273,6 +287,38 @@ fn a_vmsa_in_use_is_the_processors() {
     violates_on(Scenario::starts_two_cpus_from_one_vmsa, 3, "the VMSA at 0x10c000 is in use");
     violates_on(Scenario::looks_into_a_vmsa_in_use, 2, "private read at 0x10c000, the VMSA of a vCPU");
     violates_on(Scenario::rescinds_a_vmsa_in_use, 2, "PVALIDATE of 0x10c000, the VMSA of a vCPU");
+}
+
+#[test]
+fn calls_come_with_the_fields_that_they_need_and_no_others() {
+    violates(Scenario::leaves_a_field_out, "event 0x7b refused: MissingInput");
+    violates(Scenario::marks_a_field_that_means_nothing, "the field at 0xc8 marked valid");
+}
+
+#[test]
+fn a_changed_c_bit_is_followed_by_a_flush() {
+    ends(Scenario::flushes_what_it_changes, TERMINATED, "snp-model: guest terminated: set 0 code 85");
+    violates(Scenario::shares_without_a_flush, "0x600000 became shared and is mapped so");
+    violates(Scenario::takes_back_without_a_flush, "0x600000 became private and is mapped so");
+}
+
+#[test]
+fn page_tables_are_private_by_their_entries_too() {
+    violates(Scenario::leaves_the_c_bit_out_of_a_table_entry, "the table at 0x105000 has no C-bit");
+}
+
+#[test]
+fn a_lenient_model_forgives_what_hardware_may_forgive() {
+    for scenario in [
+        Scenario::leaves_a_field_out,
+        Scenario::marks_a_field_that_means_nothing,
+        Scenario::leaves_the_c_bit_out_of_a_table_entry,
+        Scenario::shares_without_a_flush,
+        Scenario::takes_back_without_a_flush,
+    ] {
+        let ending = run(scenario, LENIENT);
+        assert_eq!(ending.line, "snp-model: guest terminated: set 0 code 85");
+    }
 }
 
 #[test]
