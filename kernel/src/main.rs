@@ -25,7 +25,7 @@ use machine::attestation::GhcbCarrier;
 use machine::ghcb::{Host, emit};
 use machine::shared::SharedRun;
 use machine::{clock, descriptors, ghcb, heap, instructions, memory, processor, random, stack};
-use service::Service;
+use service::{Service, StartError};
 use wire::event::{DeviceKind, Event};
 use wire::termination::Termination;
 
@@ -80,7 +80,10 @@ fn run() -> OrFatal<Infallible> {
     emit(Event::DeviceReady { device: DeviceKind::Network });
 
     let (address, connections) = (manifest.network, manifest.limits.connections);
-    let rejected = |_| Fatal::new(Termination::ModelRejected, 1);
+    let rejected = |error| match error {
+        StartError::Identity(_) => Fatal::new(Termination::GuestMessage, 2),
+        StartError::Limits(_) => Fatal::new(Termination::ModelRejected, 1),
+    };
     let service = Service::new(guest, manifest, model, SingleThread).map_err(rejected)?;
     let mut clients = Connections(service);
     let mut seed = [0; 8];
