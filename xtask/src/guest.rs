@@ -118,6 +118,11 @@ impl Guest {
         }
     }
 
+    /// Whether the launcher has ended.
+    pub fn has_ended(&mut self) -> Result<bool> {
+        Ok(self.launcher.try_wait()?.is_some())
+    }
+
     /// Ends the guest as an operator does, with SIGTERM.
     pub fn stop(&mut self) -> Result<ExitStatus> {
         kill_process(Pid::from_child(&self.launcher), Signal::TERM).context("cannot stop the launcher")?;

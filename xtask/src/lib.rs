@@ -11,4 +11,5 @@ pub mod build;
 pub mod ci;
 pub mod demo;
 pub mod guest;
+pub mod hostile;
 pub mod setup;

@@ -4,6 +4,7 @@
 mod bad_input;
 mod digests;
 mod fixture;
+mod hostile;
 mod main_job;
 mod memory;
 mod qmp;

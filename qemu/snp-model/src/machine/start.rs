@@ -131,7 +131,7 @@ fn launch(bundle: &Bundle<'static>, ram: Layout, mut pool: Pool) -> ! {
         cpuid,
         certificates: bundle.certificates,
         msrs: HypervisorMsrs::new(),
-        hostile: Hostile::new(lie),
+        hostile: Hostile::new(lie, initial_vmsa(&firmware, 1, bundle.signature)),
     };
     for region in firmware.regions() {
         // Only the ROM comes with contents.

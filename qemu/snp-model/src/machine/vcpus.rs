@@ -213,6 +213,9 @@ impl Machine {
             self.command(target, Command::Stop);
             return Ok(());
         };
+        if let Some(answer) = self.hostile_create(target, gpa) {
+            return answer;
+        }
         if features.ok_or(Malformed::MissingInput)? != SEV_FEATURES {
             return Err(Malformed::InvalidInput);
         }
@@ -241,6 +244,11 @@ impl Machine {
         self.command(target, Command::Start(vmsa, Some(gpa)));
     }
 
+    /// Has a vCPU start from a VMSA that is no page of the guest's.
+    pub fn run_vmsa(&mut self, target: usize, vmsa: Box<Page>) {
+        self.command(target, Command::Start(vmsa, None));
+    }
+
     fn command(&mut self, target: usize, command: Command) {
         self.vcpus.0[target].command = Some(command);
         cpus::call(target);
@@ -263,6 +271,9 @@ impl Machine {
     /// KVM's hypercall `KVM_HC_KICK_CPU` (Linux `Documentation/virt/kvm/x86/hypercalls.rst`): wakes the vCPU with this
     /// APIC id whether or not it takes interrupts. A wake-up that comes before the HLT ends that one.
     pub fn wake(&mut self, apic_id: u64) {
+        if self.hostile.leaves_asleep() {
+            return;
+        }
         let Some(known) = usize::try_from(apic_id).ok().and_then(|id| self.vcpus.0.get_mut(id)) else {
             return;
         };

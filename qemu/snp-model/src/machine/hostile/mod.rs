@@ -10,6 +10,7 @@
 //! | `pages` | page states and PVALIDATE (A6, A7, A10) |
 //! | `watch` | every single access to a page: stale cache lines and double fetches (A8, A9, A11) |
 //! | `answers` | answers through the GHCB (A4, A5, A9, A11) |
+//! | `vcpus` | the start of other vCPUs (A16) |
 //! | `virtio` | devices (A12, A13, A18) |
 //! | `sources` | time-stamp counter and random numbers (A13, A14, A15) |
 //! | `memory` | shared and private memory (A19, A20) |
@@ -19,12 +20,13 @@ mod launch;
 mod memory;
 mod pages;
 mod sources;
+mod vcpus;
 mod vectors;
 mod virtio;
 mod watch;
 
 use super::{machine::Machine, vcpu::Vcpu, vmcb::exit};
-use alloc::{collections::BTreeSet, vec::Vec};
+use alloc::{boxed::Box, collections::BTreeSet, vec::Vec};
 use snp_model::{PAGE_BYTES, Page, hostile::Lie};
 
 /// The codes of the guest's events (`wire/src/event.rs`) at which something begins.
@@ -53,14 +55,18 @@ pub struct Hostile {
     bus: virtio::Bus,
     /// Sectors of the disk that were read.
     sectors: BTreeSet<u64>,
+    /// The VMSA that the launch gave the second vCPU.
+    launch_vmsa: Box<Page>,
+    /// A vCPU that the guest has created, and its VMSA at that moment.
+    created: Option<(usize, Box<Page>)>,
     noise: u64,
     /// Whether a session was wiped and memory has not been searched since.
     search: bool,
 }
 
 impl Hostile {
-    /// A host that tells `lie`, or an honest one.
-    pub fn new(lie: Option<Lie>) -> Self {
+    /// A host that tells `lie`, or an honest one. `launch_vmsa` is what the launch gave the second vCPU.
+    pub fn new(lie: Option<Lie>, launch_vmsa: Box<Page>) -> Self {
         Self {
             lie,
             event: Vec::new(),
@@ -72,6 +78,8 @@ impl Hostile {
             watch: watch::Watch::default(),
             bus: virtio::Bus::default(),
             sectors: BTreeSet::new(),
+            launch_vmsa,
+            created: None,
             noise: 0x9E37_79B9_7F4A_7C15,
             search: false,
         }

@@ -9,7 +9,15 @@ impl Hostile {
     pub(super) fn owns_time(&self) -> bool {
         matches!(
             self.lie,
-            Some(Lie::TimeStops | Lie::TimeJumps | Lie::TimeBackwards | Lie::Silent | Lie::ResetInFlight)
+            Some(
+                Lie::TimeStops
+                    | Lie::TimeJumps
+                    | Lie::TimeBackwards
+                    | Lie::Silent
+                    | Lie::ResetInFlight
+                    | Lie::NeverStarted
+                    | Lie::LaunchVmsa
+            )
         )
     }
 }
@@ -29,7 +37,9 @@ impl Machine {
             Some(Lie::TimeStops) if self.hostile.listening => 1 << 40,
             Some(Lie::TimeJumps) => now.wrapping_add((count / 1000).wrapping_mul(YEARS)),
             Some(Lie::TimeBackwards) => (1u64 << 62).wrapping_sub(now),
-            Some(Lie::Silent | Lie::ResetInFlight) => now.wrapping_add(count * SECONDS),
+            Some(Lie::Silent | Lie::ResetInFlight | Lie::NeverStarted | Lie::LaunchVmsa) => {
+                now.wrapping_add(count * SECONDS)
+            }
             _ => now,
         };
         vcpu.set_edx_eax(answer);

@@ -18,6 +18,7 @@ impl Machine {
         let event = match self.hostile.lie {
             Some(Lie::InjectedVc) => return self.deliver_vc(vcpu, exit::CPUID),
             Some(Lie::InjectedMmioVc) => return self.deliver_vc(vcpu, exit::NPF),
+            Some(Lie::StartedTwice) => return self.start_again(),
             Some(Lie::Remap) => return self.pull_the_stack(vcpu),
             Some(Lie::Int80) => 0x80,
             Some(Lie::Interrupt) => 0x30,

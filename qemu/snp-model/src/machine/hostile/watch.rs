@@ -29,8 +29,8 @@ pub struct Watch {
     once: Option<u64>,
     /// Where that page was read.
     read: BTreeSet<u64>,
-    /// Pages that are mapped for one step.
-    open: Vec<(Side, u64)>,
+    /// Pages that are mapped for one step of a vCPU.
+    open: Vec<(usize, Side, u64)>,
     requests: u64,
 }
 
@@ -113,7 +113,8 @@ impl Machine {
             }
         }
         self.map(page, Size::Small);
-        self.hostile.watch.open.push((if private { Side::Private } else { Side::Shared }, page));
+        let side = if private { Side::Private } else { Side::Shared };
+        self.hostile.watch.open.push((vcpu.number, side, page));
         let flags: u64 = vcpu.vmcb.state(offset::RFLAGS);
         vcpu.vmcb.set_state(offset::RFLAGS, flags | TRAP_FLAG);
         vcpu.resume_event();
@@ -122,11 +123,15 @@ impl Machine {
 
     /// The guest made its one step; whether it was one of these.
     pub(super) fn step_done(&mut self, vcpu: &mut Vcpu) -> bool {
-        if self.hostile.watch.open.is_empty() {
+        if !self.hostile.watches() {
             return false;
         }
-        for (side, page) in core::mem::take(&mut self.hostile.watch.open) {
-            self.npt.unmap(side, page, Size::Small, &mut self.pool);
+        for (number, side, page) in core::mem::take(&mut self.hostile.watch.open) {
+            if number == vcpu.number {
+                self.npt.unmap(side, page, Size::Small, &mut self.pool);
+            } else {
+                self.hostile.watch.open.push((number, side, page));
+            }
         }
         let flags: u64 = vcpu.vmcb.state(offset::RFLAGS);
         vcpu.vmcb.set_state(offset::RFLAGS, flags & !TRAP_FLAG);

@@ -1,0 +1,253 @@
+//! What the guest owes under each lie of a hostile host, and how to find out whether it keeps that.
+
+use crate::build;
+use crate::guest::{Guest, Start, development_root, policy};
+use anyhow::{Context, Result};
+use snp_model::hostile::{CANARY, Lie};
+use std::io::Write;
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+use wire::termination::Termination;
+
+/// Longest wait for anything that a guest does.
+const PATIENCE: Duration = Duration::from_secs(240);
+/// Connections of a flood: several times what the default manifest allows.
+const FLOOD: usize = 64;
+/// How often a client tries before it gives up, with a pause after each time: a host may cut its connection, and a flood
+/// takes a while to ebb, whatever the guest does.
+const TRIES: usize = 15;
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// What a host does to a guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attack {
+    /// It tells a lie.
+    Lie(Lie),
+    /// It opens connections that never say anything, or say nonsense, and keeps them.
+    Flood,
+    /// Nothing: the model is only as strict as it always is.
+    None,
+}
+
+/// How a run went.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The guest ended itself with this code.
+    Ended(Termination),
+    /// The processor would not have let the guest go on; this is why.
+    Stopped(String),
+    /// A client got its answer over a verified session, and the guest was still there afterwards.
+    Served,
+    /// The client refused the guest's evidence and sent nothing.
+    Refused(String),
+    /// The canary was found in the guest's memory after the session, or never during it.
+    Leaked(String),
+    /// Anything else: no answer within the patience of the client, a panic of a program, QEMU gone.
+    Other(String),
+}
+
+/// What the guest owes under an attack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Promise {
+    /// It ends itself with this code.
+    Ends(Termination),
+    /// It serves as if nothing were wrong.
+    Serves,
+    /// The processor stops it before anything gets out; the text is part of the reason.
+    Stops(&'static str),
+    /// Its evidence shows the lie, and the client refuses it with a message that has this text in it.
+    IsRefused(&'static str),
+}
+
+impl Promise {
+    /// The promise under `attack`.
+    pub fn under(attack: Attack) -> Self {
+        use Lie as L;
+        use Termination as T;
+        let Attack::Lie(lie) = attack else { return Self::Serves };
+        match lie {
+            L::InjectedVc | L::InjectedMmioVc | L::WrongVcCode | L::Remap => Self::Ends(T::UnexpectedVc),
+            L::Int80 | L::Interrupt | L::Debug | L::Nmi | L::Divide => Self::Ends(T::UnexpectedVector),
+            L::NoSnp | L::NoSev => Self::Ends(T::NotSnp),
+            L::UnknownFeature | L::VirtualTom => Self::Ends(T::SevFeatures),
+            L::CBitInPage | L::CBitOfHost | L::TooManyLeaves => Self::Ends(T::CBit),
+            L::MissingLeaf => Self::Ends(T::CpuidLeaf),
+            L::XsaveSize | L::LeafTwice => Self::Ends(T::CpuidPage),
+            L::Revalidated | L::ValidationFails => Self::Ends(T::Validation),
+            L::ShareRefused | L::WrongAnswer => Self::Ends(T::GhcbProtocol),
+            L::ShareForged => Self::Stops("which is Unvalidated"),
+            L::NotValid | L::Error | L::Generation | L::CardIndexJump => Self::Ends(T::DeviceDead),
+            L::ChangeStalls | L::ChangeRewritten | L::NoMemory | L::LittleMemory => {
+                Self::Ends(T::MemoryLayout)
+            }
+            L::Replay | L::WrongSequence | L::WrongVersion | L::Altered | L::Status | L::Dropped => {
+                Self::Ends(T::GuestMessage)
+            }
+            L::WrongId | L::NoPlatform | L::RegistersOutside | L::CapabilityCircle | L::CardMac => {
+                Self::Ends(T::DeviceMissing)
+            }
+            L::IndexJump | L::IdTooLarge | L::IdInside | L::TooLong | L::ResetInFlight => {
+                Self::Ends(T::WeightsRead)
+            }
+            L::Truncated | L::Silent => Self::Ends(T::WeightsRead),
+            L::BitFlip => Self::Ends(T::WeightsMismatch),
+            L::RandomStuck | L::RandomCycle | L::RandomFails | L::NoRandom => Self::Ends(T::Entropy),
+            L::DebugPolicy => Self::IsRefused("lets the host debug it"),
+            L::MigrationPolicy => Self::IsRefused("migration agent"),
+            // The default image has one vCPU, so there is nothing that these could do to it.
+            L::NeverStarted | L::StartRefused | L::LaunchVmsa | L::StartedTwice => Self::Serves,
+            L::CpuidAnswers
+            | L::Split
+            | L::StaleLines
+            | L::DoubleFetch
+            | L::Busy
+            | L::ReplyChanges
+            | L::Rewritten
+            | L::Slow
+            | L::SecondRead
+            | L::TimeStops
+            | L::TimeJumps
+            | L::TimeBackwards
+            | L::ExtraDevices
+            | L::NeverWoken
+            | L::Scribble
+            | L::Search => Self::Serves,
+        }
+    }
+
+    /// Whether a run went as promised.
+    pub fn is_kept(self, outcome: &Outcome) -> bool {
+        match (self, outcome) {
+            (Self::Ends(promised), Outcome::Ended(reason)) => promised == *reason,
+            (Self::Serves, Outcome::Served) => true,
+            (Self::Stops(text), Outcome::Stopped(why)) => why.contains(text),
+            (Self::IsRefused(text), Outcome::Refused(why)) => why.contains(text),
+            _ => false,
+        }
+    }
+}
+
+/// An image and what it takes to run it and to be its client.
+pub struct Site<'a> {
+    /// Holds `cloister.rom` and `digests.json`.
+    pub image: &'a Path,
+    /// The launcher's state.
+    pub state: &'a Path,
+    /// The client program.
+    pub client: PathBuf,
+}
+
+impl Site<'_> {
+    /// Attacks a guest of this site.
+    pub fn play(&self, attack: Attack) -> Result<Outcome> {
+        let mut arguments = vec!["--state".to_owned(), self.state.display().to_string()];
+        if let Attack::Lie(lie) = attack {
+            arguments.extend(["--hostile".to_owned(), lie.name().to_owned()]);
+        }
+        let rom = self.image.join("cloister.rom");
+        let mut guest = Guest::start(&Start { image: &rom, weights: &build::weights(), arguments })?;
+        if guest.wait_for("listening on", PATIENCE).is_err() {
+            return ended(&mut guest);
+        }
+        let flood = if attack == Attack::Flood { flood(&guest.server()) } else { Vec::new() };
+        let served = self.ask(&guest.server())?;
+        drop(flood);
+        if attack == Attack::Lie(Lie::Search) && served.is_none() {
+            // One more connection, at whose opening the model searches.
+            self.ask(&guest.server())?;
+            return canary(&mut guest);
+        }
+        // A guest that is gone took its client along; a blow falls when it listens, so it falls in no time.
+        std::thread::sleep(Duration::from_millis(300));
+        match (guest.has_ended()?, served) {
+            (true, _) => ended(&mut guest),
+            (false, None) => Ok(Outcome::Served),
+            (false, Some((EVIDENCE, why))) => Ok(Outcome::Refused(why)),
+            (false, Some((_, why))) => Ok(Outcome::Other(why)),
+        }
+    }
+
+    /// Asks for a summary; `None` if there was one, else the client's exit code and last words.
+    fn ask(&self, server: &str) -> Result<Option<(i32, String)>> {
+        let policy = policy(self.image, Some(&development_root(self.state)))?;
+        let chat = self.chat()?;
+        let mut last = (0, String::new());
+        for _ in 0..TRIES {
+            let output = Command::new(&self.client)
+                .args(["summarize", "--last", "3", "--server", server, "--policy"])
+                .arg(&policy)
+                .arg(&chat)
+                .output()
+                .context("cannot start the client")?;
+            if output.status.success() {
+                return Ok(None);
+            }
+            last = (output.status.code().unwrap_or(-1), String::from_utf8_lossy(&output.stderr).into());
+            if last.0 == EVIDENCE || TcpStream::connect(server).is_err() {
+                break;
+            }
+            std::thread::sleep(PAUSE);
+        }
+        Ok(Some(last))
+    }
+
+    /// A chat with the canary in it.
+    fn chat(&self) -> Result<PathBuf> {
+        let path = self.image.join("canary.txt");
+        let mut file = std::fs::File::create(&path)?;
+        for (minute, text) in ["dinner on Friday?", "at Vera's, 19:30", "fine"].iter().enumerate() {
+            let canary = String::from_utf8_lossy(CANARY);
+            writeln!(file, "12/11/2026, 18:{minute:02} - Ines: {text} {canary}")?;
+        }
+        Ok(path)
+    }
+}
+
+/// Exit code of a client that refused the evidence.
+const EVIDENCE: i32 = 6;
+
+fn ended(guest: &mut Guest) -> Result<Outcome> {
+    const ITSELF: i32 = 10;
+    const STOPPED: i32 = 11;
+    let status = guest.wait(PATIENCE)?;
+    let output = guest.output();
+    let last = output.lines().rev().find(|line| line.starts_with("cloister-launch: ")).unwrap_or_default();
+    let named = |reason: &&Termination| last.contains(&format!("({reason:?}, "));
+    Ok(match (status.code(), Termination::ALL.iter().find(named)) {
+        (Some(ITSELF), Some(reason)) => Outcome::Ended(*reason),
+        (Some(STOPPED), _) => Outcome::Stopped(last.to_owned()),
+        _ => Outcome::Other(last.to_owned()),
+    })
+}
+
+fn canary(guest: &mut Guest) -> Result<Outcome> {
+    const FOUND: &str = "the canary is in guest memory ";
+    let after = guest.wait_for("times after the session", PATIENCE)?;
+    let during = guest.wait_for("times while a request runs", PATIENCE)?;
+    let times =
+        |line: &str| -> Option<u64> { line.split_once(FOUND)?.1.split_whitespace().next()?.parse().ok() };
+    Ok(match (times(&during), times(&after)) {
+        (Some(1..), Some(0)) => Outcome::Served,
+        _ => Outcome::Leaked(format!("{during}; {after}")),
+    })
+}
+
+/// Half of the connections are silent, the other half begin something that is no TLS record.
+fn flood(server: &str) -> Vec<TcpStream> {
+    (0..FLOOD)
+        .filter_map(|number| {
+            let mut stream = TcpStream::connect(server).ok()?;
+            if number % 2 == 1 {
+                let _ = stream.write_all(&[22, 3, 1, 2, 0, 1, 0]);
+            }
+            Some(stream)
+        })
+        .collect()
+}
+
+/// Every attack there is.
+pub fn attacks() -> impl Iterator<Item = Attack> {
+    [Attack::None, Attack::Flood].into_iter().chain(Lie::ALL.iter().map(|lie| Attack::Lie(*lie)))
+}
