@@ -14,6 +14,8 @@ const LABEL: &str = "cloister manifest v1";
 pub const MANIFEST_GPA: u64 = 0x0018_0000;
 /// Most bytes that the length and the encoded manifest may take together.
 pub const MANIFEST_MAX_BYTES: usize = 64 * 1024;
+/// Most virtual CPUs of a guest.
+pub const MAX_VCPUS: u32 = 64;
 
 /// SHA-384 of a manifest's encoding.
 pub type ManifestDigest = [u8; 48];
@@ -60,6 +62,8 @@ pub struct DeviceSlot {
 pub struct Machine {
     /// RAM in MiB, from address 0 up; 1024 or more.
     pub memory_mib: u32,
+    /// Virtual CPUs, 1 to [`MAX_VCPUS`]; the guest starts those beside the first itself (REQUIREMENTS A16).
+    pub vcpus: u32,
     /// virtio-net.
     pub network: DeviceSlot,
     /// virtio-blk with the weights.
@@ -147,7 +151,7 @@ impl Manifest {
         {
             w.number(limit.into());
         }
-        w.number(self.machine.memory_mib.into());
+        w.number(self.machine.memory_mib.into()).number(self.machine.vcpus.into());
         for slot in [self.machine.network, self.machine.weights] {
             w.number(slot.device.into()).number(slot.bar.into());
         }
@@ -191,6 +195,7 @@ impl Manifest {
             },
             machine: Machine {
                 memory_mib: r.number()?,
+                vcpus: r.number()?,
                 network: DeviceSlot { device: r.number()?, bar: r.number()? },
                 weights: DeviceSlot { device: r.number()?, bar: r.number()? },
             },
@@ -251,7 +256,7 @@ mod tests {
         fn manifest()(
             image: String, version: String, name: String, weights_bytes: u64, root in vec(any::<u8>(), 48),
             template in template(), tasks in vec((any::<String>(), tokens()), 0..5), limits in limits(),
-            memory_mib: u32, network in slot(), weights in slot(),
+            memory_mib: u32, vcpus: u32, network in slot(), weights in slot(),
             address: [u8; 4], prefix: u8, gateway: [u8; 4], port: u16,
         ) -> Manifest {
             Manifest {
@@ -261,7 +266,7 @@ mod tests {
                 template,
                 tasks: tasks.into_iter().map(|(task, instruction)| TaskPrompt { task, instruction }).collect(),
                 limits,
-                machine: Machine { memory_mib, network, weights },
+                machine: Machine { memory_mib, vcpus, network, weights },
                 network: Network { address, prefix, gateway, port },
             }
         }

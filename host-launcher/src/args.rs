@@ -75,9 +75,9 @@ pub struct Run {
     /// Where clients connect; port 0 chooses a free one.
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8443")]
     pub listen: SocketAddrV4,
-    /// Number of vCPUs. It is measured.
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
-    pub vcpus: u32,
+    /// Number of vCPUs; the default is what the image's manifest says. It is measured.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub vcpus: Option<u32>,
     /// CPU type: EPYC-Milan, EPYC-Genoa or EPYC-Turin. It is measured.
     #[arg(long, value_name = "TYPE", default_value_t = CpuType::Genoa)]
     pub cpu_type: CpuType,

@@ -44,6 +44,14 @@ pub enum Failure {
         /// What the manifest says.
         needed: u32,
     },
+    /// Fewer vCPUs than the image was measured for.
+    #[error("--vcpus {given} is less than the {needed} vCPUs of the image's manifest; leave --vcpus out")]
+    Vcpus {
+        /// What was asked for.
+        given: u32,
+        /// What the manifest says.
+        needed: u32,
+    },
     /// The address cannot be listened on.
     #[error(
         "{address} cannot be listened on: {source}; choose another port with --listen, or end the program that has it"
@@ -113,6 +121,7 @@ impl Failure {
             | Self::Empty { .. }
             | Self::Image { .. }
             | Self::Memory { .. }
+            | Self::Vcpus { .. }
             | Self::Bundle(_) => 4,
             Self::Listen { .. } => 5,
             Self::Model(_) | Self::Development { .. } => 6,

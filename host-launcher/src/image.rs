@@ -41,6 +41,16 @@ impl Image {
         Ok(Self { path: path.into(), rom, manifest, weights })
     }
 
+    /// The guest's vCPUs: the manifest's, or more if asked for, which the guest leaves alone.
+    pub fn vcpus(&self, asked: Option<u32>) -> Result<u32, Failure> {
+        let needed = self.manifest.machine.vcpus;
+        match asked {
+            Some(given) if given < needed => Err(Failure::Vcpus { given, needed }),
+            Some(given) => Ok(given),
+            None => Ok(needed),
+        }
+    }
+
     /// The guest's RAM: the manifest's, or more if asked for.
     pub fn memory_mib(&self, asked: Option<u32>) -> Result<u32, Failure> {
         let needed = self.manifest.machine.memory_mib;

@@ -50,13 +50,14 @@ fn main() -> ExitCode {
 fn run(options: &Run) -> Result<ExitCode, Failure> {
     let image = Image::open(&options.image, &options.weights)?;
     let memory_mib = image.memory_mib(options.memory)?;
+    let vcpus = image.vcpus(options.vcpus)?;
     let listen = listen_address(options.listen)?;
     let machine = Machine {
         manifest: &image.manifest,
         weights: &image.weights,
         listen,
         memory_mib,
-        vcpus: options.vcpus,
+        vcpus,
         cpu: options.cpu_type,
         counted: options.icount,
         qmp: options.qmp.as_deref(),
@@ -89,7 +90,7 @@ fn run(options: &Run) -> Result<ExitCode, Failure> {
             let launch = Launch {
                 rom: &image.rom,
                 memory_mib,
-                vcpus: options.vcpus,
+                vcpus,
                 cpu: options.cpu_type,
                 scenario: options.hostile.map_or("", Lie::name),
                 strict: !options.lenient,

@@ -1,7 +1,7 @@
 //! What values a manifest may have: everything that the guest would refuse or could not serve is refused here, by
 //! name, before it is measured.
 
-use attestation::manifest::{DeviceSlot, Limits, Machine, Manifest, Network};
+use attestation::manifest::{DeviceSlot, Limits, MAX_VCPUS, Machine, Manifest, Network};
 use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
 
@@ -116,6 +116,7 @@ fn tokens(manifest: &Manifest) -> Result<(), OutOfBounds> {
 
 fn machine(machine: &Machine, weights_bytes: u64, limits: &Limits) -> Result<(), OutOfBounds> {
     within("machine.memory_mib", machine.memory_mib, 1024..=1 << 20)?;
+    within("machine.vcpus", machine.vcpus, 1..=MAX_VCPUS)?;
     // A client may send one request ahead of the one being answered, and buffers double as they grow.
     let connection = 4 * u64::from(limits.request_bytes) + CONNECTION_BYTES;
     let clients = u64::from(limits.connections) * connection;
@@ -225,6 +226,8 @@ mod tests {
         assert_eq!(field_of(|m| m.tasks[0].task = "translate".into()), "tasks.translate");
         assert_eq!(field_of(|m| m.tasks[0].instruction = vec![1; 30]), "tasks.chat");
         assert_eq!(field_of(|m| m.machine.memory_mib = 512), "machine.memory_mib");
+        assert_eq!(field_of(|m| m.machine.vcpus = 0), "machine.vcpus");
+        assert_eq!(field_of(|m| m.machine.vcpus = 65), "machine.vcpus");
         assert_eq!(field_of(|m| m.model.weights_bytes = 1 << 30), "machine.memory_mib");
         let many = |m: &mut Manifest| (m.limits.connections, m.limits.request_bytes) = (4096, 16 << 20);
         assert_eq!(field_of(many), "machine.memory_mib");

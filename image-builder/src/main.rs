@@ -95,7 +95,7 @@ fn inspect(options: &args::Inspect) -> Result<(), Failure> {
     println!("model     {} ({} bytes)", manifest.model.name, manifest.model.weights_bytes);
     println!("weights   {}", hex::encode(manifest.model.weights_root));
     println!("manifest  {}", hex::encode(manifest.digest()));
-    println!("machine   {} MiB of RAM", manifest.machine.memory_mib);
+    println!("machine   {} MiB of RAM, {} vCPUs", manifest.machine.memory_mib, manifest.machine.vcpus);
     println!(
         "tasks     {}",
         manifest.tasks.iter().map(|task| task.task.as_str()).collect::<Vec<_>>().join(", ")

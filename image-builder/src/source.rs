@@ -160,6 +160,7 @@ struct LimitsTable {
 #[serde(deny_unknown_fields)]
 struct MachineTable {
     memory_mib: u32,
+    vcpus: u32,
     network: SlotTable,
     weights: SlotTable,
 }
@@ -219,6 +220,7 @@ impl File {
             },
             machine: Machine {
                 memory_mib: self.machine.memory_mib,
+                vcpus: self.machine.vcpus,
                 network: slot(&self.machine.network),
                 weights: slot(&self.machine.weights),
             },

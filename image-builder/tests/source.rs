@@ -85,6 +85,7 @@ fn e8_another_value_is_another_digest() {
         ("Suggest a reply.", "Suggest a reply"),
         ("port = 443", "port = 444"),
         ("device = 5", "device = 6"),
+        ("vcpus = ", "vcpus = 3"),
     ] {
         assert!(MANIFEST.contains(from), "{from}");
         assert_ne!(original, digest(&MANIFEST.replace(from, to)), "{to}");

@@ -1,9 +1,9 @@
 //! The guest as the service sees it, and the service as the network sees it.
 
 use crate::machine::attestation::GhcbCarrier;
+use crate::machine::cpus::Cpus;
 use crate::machine::random::GuestRandom;
 use crate::machine::{clock, ghcb};
-use inference::SingleThread;
 use kernel::fatal::{Fatal, OrFatal};
 use kernel::network::server::Handler;
 use kernel::snp::message::{Messenger, Report};
@@ -63,7 +63,7 @@ impl Platform for Guest {
 }
 
 /// The service, as what is done with the bytes of connections.
-pub struct Connections(pub Service<'static, Guest, SingleThread>);
+pub struct Connections(pub Service<'static, Guest, Cpus>);
 
 impl Handler for Connections {
     type Id = ConnectionId;

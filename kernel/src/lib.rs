@@ -13,12 +13,13 @@
 //! * **Numbers leave, text does not.** The operator gets [`wire::event::Event`]s.
 //!
 //! The parts, in the order of the boot: [`snp`] (what the processor and the AMD-SP say), [`memory`] (each page validated
-//! once), [`entropy`], [`pci`] and [`virtio`] (devices), [`weights`] (the model file, hashed on the way in).
+//! once), [`cpus`], [`entropy`], [`pci`] and [`virtio`] (devices), [`weights`] (the model file, hashed on the way in).
 #![cfg_attr(not(test), no_std)]
 #![deny(unsafe_code)]
 extern crate alloc;
 
 pub mod clock;
+pub mod cpus;
 pub mod entropy;
 pub mod exceptions;
 pub mod fatal;

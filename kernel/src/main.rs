@@ -10,7 +10,7 @@ use alloc::boxed::Box;
 use attestation::manifest::{MANIFEST_GPA, MANIFEST_MAX_BYTES, Manifest};
 use core::convert::Infallible;
 use guest::{Connections, Guest};
-use inference::{Model, SingleThread};
+use inference::Model;
 use kernel::fatal::{Fatal, OrFatal};
 use kernel::memory::layout::Layout;
 use kernel::network::card::Card;
@@ -22,9 +22,11 @@ use kernel::virtio::block::{self, Block};
 use kernel::virtio::network::{self, Network};
 use kernel::weights::{self, PatientDisk};
 use machine::attestation::GhcbCarrier;
+use machine::cpus::{self, Cpus};
 use machine::ghcb::{Host, emit};
+use machine::memory::{self, Memory};
 use machine::shared::SharedRun;
-use machine::{clock, descriptors, ghcb, heap, instructions, memory, processor, random, stack};
+use machine::{clock, descriptors, ghcb, heap, image, instructions, processor, random};
 use service::{Service, StartError};
 use wire::event::{DeviceKind, Event};
 use wire::termination::Termination;
@@ -39,8 +41,7 @@ const REST: u32 = 200;
 
 /// Entered in long mode on the main stack, with the tables of `machine/entry.s`.
 extern "C" fn start() -> ! {
-    descriptors::load();
-    match run() {
+    match descriptors::load(&image::stacks()).and_then(|()| run()) {
         Ok(never) => match never {},
         Err(fatal) => machine::terminate::terminate(fatal),
     }
@@ -49,32 +50,38 @@ extern "C" fn start() -> ! {
 /// Brings everything up in an order in which each part needs only those before it, then serves for ever.
 fn run() -> OrFatal<Infallible> {
     let status = processor::start()?;
-    ghcb::start()?;
+    let creates_cpus = ghcb::start()?;
     emit(Event::Started {});
     clock::start(status);
 
     // SAFETY: once, and nothing has been allocated.
     unsafe { heap::start() };
     let manifest = manifest()?;
-    let layout = Layout::plan(manifest.machine.memory_mib, manifest.model.weights_bytes)?;
+    let vcpus = manifest.machine.vcpus;
+    let layout = Layout::plan(manifest.machine.memory_mib, vcpus, manifest.model.weights_bytes)?;
     let touch = !CPUID.get().is_some_and(|cpuid| cpuid.has(Feature::CoherencySafe));
-    let mut memory = memory::start(&layout, touch)?;
+    let (memory, mut shared) = Memory::begin(&layout, touch)?;
+    if vcpus > 1 && !creates_cpus {
+        return Err(Fatal::new(Termination::CpuStart, vcpus.into()));
+    }
+    cpus::start(vcpus, layout.stacks.clone(), &mut shared, status)?;
+    let weights = memory.finish()?;
     emit(Event::MemoryValidated { mib: layout.private_mib() });
 
     random::start()?;
     emit(Event::EntropyReady {});
 
-    let carrier = GhcbCarrier::new(&mut memory.shared)?;
+    let carrier = GhcbCarrier::new(&mut shared)?;
     // SAFETY: once; the CPUID page was copied when the processor was set up.
     let messenger = unsafe { machine::attestation::messenger()? };
     let mut guest = Guest::new(carrier, messenger);
     guest.first_report()?;
     emit(Event::Attested {});
 
-    let model = model(&manifest, &mut memory.shared, memory.weights)?;
+    let model = model(&manifest, &mut shared, weights)?;
     emit(Event::ModelReady {});
 
-    let network = take(&mut memory.shared, network::MEMORY_BYTES)?;
+    let network = take(&mut shared, network::MEMORY_BYTES)?;
     let network = Network::start(Host, network, manifest.machine.network);
     let mut card = Card::new(network.map_err(|error| device_failure(error, DeviceKind::Network))?);
     emit(Event::DeviceReady { device: DeviceKind::Network });
@@ -84,7 +91,7 @@ fn run() -> OrFatal<Infallible> {
         StartError::Identity(_) => Fatal::new(Termination::GuestMessage, 2),
         StartError::Limits(_) => Fatal::new(Termination::ModelRejected, 1),
     };
-    let service = Service::new(guest, manifest, model, SingleThread).map_err(rejected)?;
+    let service = Service::new(guest, manifest, model, Cpus).map_err(rejected)?;
     let mut clients = Connections(service);
     let mut seed = [0; 8];
     random::fill(&mut seed).map_err(|_| Fatal::new(Termination::Entropy, 1))?;
@@ -101,7 +108,7 @@ fn run() -> OrFatal<Infallible> {
         }
         let worked = clients.0.step();
         if clients.0.platform().session_was_wiped() {
-            stack::wipe_unused();
+            cpus::tidy();
         }
         if !moved && !worked {
             (0..REST).for_each(|_| instructions::pause());
@@ -137,8 +144,8 @@ fn model(
         }
     };
     let weights: &'static [u8] =
-        weights::load(&mut PatientDisk { block, patience }, &manifest.model, arena, emit)?;
-    memory::freeze(weights);
+        weights::load(&mut PatientDisk { block, patience }, &manifest.model, arena, &Cpus, emit)?;
+    memory::freeze(weights)?;
     emit(Event::WeightsVerified { bytes: manifest.model.weights_bytes });
     let model = Model::load(weights).map_err(|_| Fatal::new(Termination::ModelRejected, 0))?;
     Ok(Box::leak(Box::new(model)))

@@ -1,13 +1,17 @@
-//! Reading the model file: one copy into private memory, hashed on the way in (REQUIREMENTS A13).
+//! Reading the model file: one copy into private memory, which is then hashed by all CPUs (REQUIREMENTS A13).
 //!
 //! What is hashed is the copy, never the disk: a disk that answers differently on a second read is never read twice.
 
 use crate::fatal::{Fatal, OrFatal};
 use crate::host::{HostIo, SharedBytes};
+use crate::once::Once;
 use crate::virtio::DeviceError;
 use crate::virtio::block::{Block, REQUEST_BYTES, SECTOR_BYTES};
+use alloc::vec::Vec;
 use attestation::manifest::ModelIdentity;
-use attestation::weights::TreeHasher;
+use attestation::weights::{LEAF_BYTES, RootHasher, WeightsDigest, leaf};
+use core::sync::atomic::{AtomicUsize, Ordering};
+use inference::Workers;
 use wire::event::Event;
 use wire::termination::Termination;
 
@@ -36,6 +40,7 @@ pub fn load<'a>(
     disk: &mut impl Disk,
     model: &ModelIdentity,
     arena: &'a mut [u8],
+    workers: &impl Workers,
     mut emit: impl FnMut(Event),
 ) -> OrFatal<&'a [u8]> {
     let unreadable = |at: usize| Fatal::new(Termination::WeightsRead, at as u64);
@@ -43,13 +48,10 @@ pub fn load<'a>(
     let sectors = length.checked_next_multiple_of(SECTOR_BYTES).ok_or(unreadable(0))?;
     let arena = arena.get_mut(..sectors).ok_or(unreadable(0))?;
 
-    let mut hasher = TreeHasher::new();
     let mut reported = 0;
     let mut at = 0;
     for piece in arena.chunks_mut(REQUEST_BYTES) {
         disk.read((at / SECTOR_BYTES) as u64, piece).map_err(|_| unreadable(at))?;
-        // The last sector may go on after the file's end; what is there is not part of the file.
-        hasher.update(&piece[..piece.len().min(length - at)]);
         at += piece.len();
         let tenths = at as u64 * 10 / sectors as u64;
         if tenths > reported {
@@ -57,15 +59,39 @@ pub fn load<'a>(
             emit(Event::WeightsProgress { percent: tenths as u32 * 10 });
         }
     }
-    if hasher.finish() != model.weights_root {
+    // The last sector may go on after the file's end; what is there is not part of the file.
+    let file = &arena[..length];
+    if root(file, workers) != Some(model.weights_root) {
         return Err(Fatal::new(Termination::WeightsMismatch, model.weights_bytes));
     }
-    Ok(&arena[..length])
+    Ok(file)
+}
+
+/// The root of the tree hash, its leaves hashed by all CPUs; `None` if a leaf was left out.
+fn root(file: &[u8], workers: &impl Workers) -> Option<WeightsDigest> {
+    let leaves: Vec<(&[u8], Once<WeightsDigest>)> =
+        file.chunks(LEAF_BYTES).map(|bytes| (bytes, Once::new())).collect();
+    let next = AtomicUsize::new(0);
+    workers.run(&|_| {
+        loop {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            let Some((bytes, digest)) = leaves.get(index) else { return };
+            // Whoever took the number is the only one to fill the cell.
+            let _ = digest.set(leaf(index as u64, bytes));
+        }
+    });
+    let mut root = RootHasher::new();
+    for (_, digest) in &leaves {
+        root.leaf(digest.get()?);
+    }
+    Some(root.finish(file.len() as u64))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use attestation::weights::TreeHasher;
+    use inference::SingleThread;
 
     struct Image(Vec<u8>, Vec<u64>);
 
@@ -97,7 +123,7 @@ mod tests {
     fn loaded(disk: &mut Image, model: &ModelIdentity) -> (Result<Vec<u8>, Termination>, Vec<Event>) {
         let mut arena = vec![0; 4 * REQUEST_BYTES];
         let mut events = Vec::new();
-        let bytes = load(disk, model, &mut arena, |event| events.push(event));
+        let bytes = load(disk, model, &mut arena, &SingleThread, |event| events.push(event));
         (bytes.map(<[u8]>::to_vec).map_err(|fatal| fatal.reason), events)
     }
 

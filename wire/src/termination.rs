@@ -80,6 +80,10 @@ terminations! {
     Panic = 20 => "the guest panicked, which is a defect; report the file and line of the event before this one",
     /// A stack ran into its guard page.
     StackOverflow = 21 => "a stack ran into its guard page, which is a defect; report it",
+    /// A further CPU could not be created, did not start in time, or started twice; the number is the CPU's.
+    CpuStart = 22 => "a virtual CPU did not start exactly once; give the guest as many vCPUs as its manifest says, on a host that creates them (GHCB AP creation)",
+    /// The page tables do not map what they must, or allow what they must not; the number is the address.
+    PageTables = 23 => "the guest found its own page tables wrong, which is a defect; report it",
 }
 
 #[cfg(test)]

@@ -58,6 +58,7 @@ pub fn manifest() -> Manifest {
         },
         machine: Machine {
             memory_mib: 1024,
+            vcpus: 1,
             network: DeviceSlot { device: 4, bar: 0xC000_0000 },
             weights: DeviceSlot { device: 5, bar: 0xC010_0000 },
         },

@@ -1,6 +1,6 @@
 //! The 256 stubs, and what they lead to: `kernel::exceptions` decides, this reads and writes the registers.
 
-use super::{image, instructions, terminate::terminate};
+use super::{cpus, image, instructions, terminate::terminate};
 use crate::CPUID;
 use core::arch::global_asm;
 use kernel::exceptions::{self, CPUID_BYTES, DOUBLE_FAULT, Exception, PAGE_FAULT};
@@ -59,7 +59,7 @@ extern "C" fn handle(frame: &mut Frame) {
             DOUBLE_FAULT => Some(frame.rsp.wrapping_sub(1)),
             _ => None,
         }
-        .filter(|address| image::is_guard(*address)),
+        .filter(|address| cpus::is_guard(*address)),
     };
     match exceptions::serve(&exception, CPUID.get()) {
         Ok(answer) => {

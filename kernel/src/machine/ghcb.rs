@@ -1,13 +1,13 @@
 //! The GHCB on the processor's side: its page, its MSR, and `VMGEXIT`.
 
+use super::descriptors::this_cpu;
 use super::instructions::{MSR_GHCB, rdmsr, vmgexit, wrmsr};
 use super::shared::SharedRun;
 use super::{image, instructions, paging};
 use core::cell::RefCell;
-use critical_section::Mutex;
+use kernel::cpus::MAX;
 use kernel::fatal::{Fatal, OrFatal};
-use kernel::host::{Alleged, HostFault, HostIo, Width};
-use kernel::once::Once;
+use kernel::host::{Alleged, HostFault, HostIo, SharedBytes, Width};
 use kernel::snp::ghcb::{self, Exit, Ghcb};
 use kernel::snp::protocol::{self, Msr};
 use wire::event::{self, Event};
@@ -16,7 +16,24 @@ use wire::termination::Termination;
 /// The GHCB, on its shared page.
 pub type Page = Ghcb<SharedRun, Vmgexit>;
 
-static GHCB: Once<Mutex<RefCell<Page>>> = Once::new();
+static GHCBS: PerCpu = PerCpu([const { Slot { page: RefCell::new(None) } }; MAX]);
+
+/// The GHCB of each CPU.
+struct PerCpu([Slot; MAX]);
+
+struct Slot {
+    page: RefCell<Option<Page>>,
+}
+
+// SAFETY: a CPU reaches its own slot only (`Slot::of_this_cpu`), and a reference to a slot cannot be handed to another, as a
+// slot is not `Sync`. The one exception is `prepare`, for a CPU that does not run yet.
+unsafe impl Sync for PerCpu {}
+
+impl Slot {
+    fn of_this_cpu() -> Option<&'static Self> {
+        GHCBS.0.get(this_cpu())
+    }
+}
 
 /// The GHCB MSR protocol.
 struct MsrProtocol;
@@ -42,10 +59,10 @@ impl Exit for Vmgexit {
     }
 }
 
-/// Shares the page and agrees on the protocol with the host.
-pub fn start() -> OrFatal<()> {
+/// Shares the first CPU's page and agrees on the protocol with the host; whether the host creates further CPUs.
+pub fn start() -> OrFatal<bool> {
     let mut msr = MsrProtocol;
-    protocol::negotiate(&mut msr)?;
+    let creates_cpus = protocol::negotiate(&mut msr)?;
     let page = image::ghcb();
     // SAFETY: the linker set the page aside for this; no Rust value lies in it. The order is REQUIREMENTS A7:
     // validation is taken back before the host is told.
@@ -60,21 +77,39 @@ pub fn start() -> OrFatal<()> {
         SharedRun::new(page, ghcb::BYTES)
     };
     run.clear();
-    protocol::register(&mut msr, page)?;
-    // SAFETY: the page is registered; the MSR protocol is used once more only, to end the VM.
-    unsafe { wrmsr(MSR_GHCB, page) };
-    GHCB.set(Mutex::new(RefCell::new(Ghcb::new(run, Vmgexit(())))))
-        .map_err(|_| Fatal::new(Termination::GhcbProtocol, page))
-        .map(|_| ())
+    GHCBS.0[0].page.replace(Some(Ghcb::new(run, Vmgexit(()))));
+    begin()?;
+    Ok(creates_cpus)
 }
 
-/// Calls the host through the page. Fails before [`start`], and inside of another call.
+/// Gives CPU number `number`, which does not run yet, a page of `shared`.
+pub fn prepare(number: usize, shared: &mut SharedRun) -> OrFatal<()> {
+    let failed = Fatal::new(Termination::CpuStart, number as u64);
+    let page = shared.take(ghcb::BYTES).ok_or(failed)?;
+    match GHCBS.0.get(number) {
+        Some(slot) if number != this_cpu() => slot.page.replace(Some(Ghcb::new(page, Vmgexit(())))),
+        _ => return Err(failed),
+    };
+    Ok(())
+}
+
+/// Registers this CPU's page with the host. No call may be made before.
+pub fn begin() -> OrFatal<()> {
+    let failed = Fatal::new(Termination::GhcbProtocol, this_cpu() as u64);
+    let page =
+        Slot::of_this_cpu().and_then(|slot| Some(slot.page.borrow().as_ref()?.page().gpa())).ok_or(failed)?;
+    protocol::register(&mut MsrProtocol, page)?;
+    // SAFETY: the page is registered; the MSR protocol is used once more only, to end the VM.
+    unsafe { wrmsr(MSR_GHCB, page) };
+    Ok(())
+}
+
+/// Calls the host through this CPU's page. Fails before [`start`], and inside of another call.
 pub fn with<T>(call: impl FnOnce(&mut Page) -> Result<T, HostFault>) -> Result<T, HostFault> {
-    let ghcb = GHCB.get().ok_or(HostFault)?;
-    critical_section::with(|section| match ghcb.borrow(section).try_borrow_mut() {
-        Ok(mut ghcb) => call(&mut ghcb),
+    match Slot::of_this_cpu().ok_or(HostFault)?.page.try_borrow_mut() {
+        Ok(mut page) => call(page.as_mut().ok_or(HostFault)?),
         Err(_) => Err(HostFault),
-    })
+    }
 }
 
 /// Like [`with`], for calls whose failure ends the VM.

@@ -1,20 +1,23 @@
 //! Where the linker put things; see `link.ld`.
 
 use core::ops::Range;
+use kernel::cpus::stacks::Stacks;
+use kernel::memory::layout::FRAME;
+use kernel::snp::vmsa;
 
 unsafe extern "C" {
     static __text_start: u8;
     static __text_end: u8;
     static __ghcb: u8;
     static __tables: u8;
-    static __guard_main: u8;
+    static __vmsas: u8;
     static __stack_main_bottom: u8;
-    static __guard_vc: u8;
+    static __stack_main_top: u8;
     static __stack_vc_bottom: u8;
     static __stack_vc_top: u8;
-    static __guard_double_fault: u8;
+    static __stack_double_fault_bottom: u8;
     static __stack_double_fault_top: u8;
-    static __guard_exceptions: u8;
+    static __stack_exceptions_bottom: u8;
     static __stack_exceptions_top: u8;
 }
 
@@ -34,16 +37,6 @@ address! {
     ghcb = __ghcb;
     /// The page tables that the entry made: PML4, PDPT, page directory, three page tables.
     tables = __tables;
-    /// Lowest byte of the main stack.
-    main_stack_bottom = __stack_main_bottom;
-    /// Lowest byte of the #VC stack.
-    vc_stack_bottom = __stack_vc_bottom;
-    /// Where #VC handling starts.
-    vc_stack_top = __stack_vc_top;
-    /// Where double-fault handling starts.
-    double_fault_stack_top = __stack_double_fault_top;
-    /// Where handling of all other vectors starts.
-    exceptions_stack_top = __stack_exceptions_top;
 }
 
 /// The code, and nothing but code.
@@ -51,14 +44,22 @@ pub fn text() -> Range<u64> {
     (&raw const __text_start) as u64..(&raw const __text_end) as u64
 }
 
-/// Whether an access to `address` ran out of a stack.
-pub fn is_guard(address: u64) -> bool {
-    [
-        &raw const __guard_main,
-        &raw const __guard_vc,
-        &raw const __guard_double_fault,
-        &raw const __guard_exceptions,
-    ]
-    .iter()
-    .any(|guard| address & !0xfff == *guard as u64)
+/// The first CPU's stacks.
+pub fn stacks() -> Stacks {
+    let range = |start: *const u8, end: *const u8| start as u64..end as u64;
+    Stacks {
+        main: range(&raw const __stack_main_bottom, &raw const __stack_main_top),
+        vc: range(&raw const __stack_vc_bottom, &raw const __stack_vc_top),
+        double_fault: range(&raw const __stack_double_fault_bottom, &raw const __stack_double_fault_top),
+        others: range(&raw const __stack_exceptions_bottom, &raw const __stack_exceptions_top),
+    }
+}
+
+/// The page for the VMSA of a CPU beside the first. It never begins a frame of 2 MiB: some processors take an access to such
+/// a frame for one to the VMSA, so KVM refuses it (Linux `snp_safe_alloc_page`, `sev_snp_ap_creation`).
+pub fn vmsa(number: usize) -> u64 {
+    let first = (&raw const __vmsas) as u64;
+    let page = first + (number as u64 - 1) * vmsa::BYTES as u64;
+    let crossed = page / FRAME != (first - 1) / FRAME;
+    page + if crossed { vmsa::BYTES as u64 } else { 0 }
 }

@@ -4,6 +4,8 @@ use core::arch::asm;
 
 /// PAT (APM vol. 2, §7.8.2).
 pub const MSR_PAT: u32 = 0x277;
+/// EFER.
+pub const MSR_EFER: u32 = 0xc000_0080;
 /// The GHCB MSR.
 pub const MSR_GHCB: u32 = 0xc001_0130;
 /// `SEV_STATUS`.
@@ -76,6 +78,55 @@ pub unsafe fn pvalidate(page: u64, large: bool, validate: bool) -> Pvalidate {
         );
     }
     Pvalidate { code: code as u32, unchanged: unchanged != 0 }
+}
+
+/// Makes a private page of 4 KiB the VMSA of a vCPU at VMPL 0 (APM vol. 3, "RMPADJUST"); EAX, 0 if it is one now.
+///
+/// # Safety
+/// The page is mapped and holds a VMSA; nothing writes it from here on.
+pub unsafe fn rmpadjust_vmsa(page: u64) -> u32 {
+    /// VMSA, and the permissions of a VMPL that is below this one: none.
+    const ATTRIBUTES: u64 = 1 << 16 | 1;
+    let code: u64;
+    // SAFETY: the caller answers for the page; the instruction is F3 0F 01 FE with its operands in RAX, RCX, RDX.
+    unsafe {
+        asm!(
+            ".byte 0xf3, 0x0f, 0x01, 0xfe",
+            inout("rax") page => code, inout("rcx") 0_u64 => _, inout("rdx") ATTRIBUTES => _,
+            options(nostack),
+        );
+    }
+    code as u32
+}
+
+/// The selector in the task register.
+pub fn task_register() -> u16 {
+    let selector: u16;
+    // SAFETY: reading the task register has no effect.
+    unsafe { asm!("str {:x}", out(reg) selector, options(nomem, nostack, preserves_flags)) };
+    selector
+}
+
+/// CR0, CR3 and CR4.
+pub fn control_registers() -> [u64; 3] {
+    let (cr0, cr3): (u64, u64);
+    // SAFETY: reading control registers has no effect.
+    unsafe {
+        asm!("mov {}, cr0", "mov {}, cr3", out(reg) cr0, out(reg) cr3, options(nomem, nostack, preserves_flags));
+    }
+    [cr0, cr3, cr4()]
+}
+
+/// Forgets all translations; no page is global.
+pub fn flush_translations() {
+    // SAFETY: CR3 keeps its value, so every address means what the page tables say.
+    unsafe { asm!("mov {0}, cr3", "mov cr3, {0}", out(reg) _, options(nostack, preserves_flags)) };
+}
+
+/// Halts until the host lets this vCPU go on.
+pub fn halt_once() {
+    // SAFETY: interrupts are off, so nothing runs but what follows.
+    unsafe { asm!("hlt", options(nomem, nostack, preserves_flags)) };
 }
 
 /// Reads the time-stamp counter.

@@ -4,6 +4,7 @@
 
 pub mod attestation;
 pub mod clock;
+pub mod cpus;
 pub mod descriptors;
 pub mod entry;
 pub mod exceptions;

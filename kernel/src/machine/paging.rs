@@ -67,6 +67,24 @@ impl Mapper {
         Ok(())
     }
 
+    /// Maps the frame at `address`, which is mapped as a whole, page by page.
+    pub fn split(&mut self, address: u64) -> OrFatal<()> {
+        let (entry, large) = leaf(address)?;
+        let frame = read(entry);
+        if !large || self.next >= self.end {
+            return Err(Fatal::new(Termination::MemoryLayout, address));
+        }
+        let table = self.next;
+        self.next += TABLE;
+        for page in 0..FRAME / TABLE {
+            write(table + 8 * page, (frame & !LARGE) + page * TABLE);
+        }
+        write(entry, table | PRESENT | WRITABLE | PRIVATE);
+        // SAFETY: every page of the frame is mapped as before.
+        unsafe { instructions::invlpg(address) };
+        Ok(())
+    }
+
     fn table_below(&mut self, entry: u64) -> OrFatal<u64> {
         let found = read(entry);
         if found & PRESENT != 0 {
@@ -82,22 +100,45 @@ impl Mapper {
     }
 }
 
-/// Takes the right to write from the frame at `address`, if there is one. There is then no way back.
-pub fn make_read_only(address: u64) {
+/// Takes the right to write from the frame at `address`. There is then no way back. Other CPUs may still know the old
+/// mapping.
+pub fn make_read_only(address: u64) -> OrFatal<()> {
+    let (entry, large) = leaf(address)?;
+    if !large {
+        return Err(Fatal::new(Termination::PageTables, address));
+    }
+    write(entry, read(entry) & !WRITABLE);
+    // SAFETY: the translation stays; a write that this forbids ends the VM.
+    unsafe { instructions::invlpg(address) };
+    Ok(())
+}
+
+/// The entry that maps `address`, and whether it maps a frame of 2 MiB.
+fn leaf(address: u64) -> OrFatal<(u64, bool)> {
     let mut entry = image::tables() + 8 * (address >> 39 & 0x1ff);
-    for shift in [30, 21] {
+    for shift in [30, 21, 12] {
         let table = read(entry);
         if table & PRESENT == 0 {
-            return;
+            return Err(Fatal::new(Termination::PageTables, address));
+        }
+        if table & LARGE != 0 {
+            return Ok((entry, true));
         }
         entry = (table & ADDRESS) + 8 * (address >> shift & 0x1ff);
     }
-    let frame = read(entry);
-    if frame & PRESENT != 0 && frame & LARGE != 0 {
-        write(entry, frame & !WRITABLE);
-        // SAFETY: the translation stays; a write that this forbids ends the VM.
-        unsafe { instructions::invlpg(address) };
+    Ok((entry, false))
+}
+
+/// Removes the mapping of a page of 4 KiB, of which this CPU alone may know.
+pub fn unmap(page: u64) -> OrFatal<()> {
+    let (entry, large) = leaf(page)?;
+    if large {
+        return Err(Fatal::new(Termination::PageTables, page));
     }
+    write(entry, 0);
+    // SAFETY: an access that this forbids ends the VM.
+    unsafe { instructions::invlpg(page) };
+    Ok(())
 }
 
 /// The entry of a 4 KiB page of the first 6 MiB.

@@ -13,7 +13,7 @@ const CR4_SMEP: u64 = 1 << 20;
 const CR4_SMAP: u64 = 1 << 21;
 
 /// The reset value: write-back, write-through, uncached minus, uncached, twice (APM vol. 2, §7.8.2).
-const PAT: u64 = 0x0007_0406_0007_0406;
+pub const PAT: u64 = 0x0007_0406_0007_0406;
 
 /// Refuses a processor that is not the expected kind, and brings the one CPU into the state that the guest needs.
 pub fn start() -> OrFatal<SevStatus> {

@@ -1,6 +1,7 @@
 //! Wiping what calls left on the stack and in registers (REQUIREMENTS A20).
 
-use super::image;
+use super::cpus;
+use super::descriptors::this_cpu;
 use crate::CPUID;
 use core::arch::asm;
 use kernel::memory::heap::wipe;
@@ -20,11 +21,12 @@ static INITIAL_STATE: InitialState = {
     InitialState(area)
 };
 
-/// Zeroes the unused part of the main stack, the stack on which `cpuid` is answered (it keeps the registers of whoever
+/// Zeroes the unused part of this CPU's main stack, its stack on which `cpuid` is answered (it keeps the registers of whoever
 /// asked, vectors included), and every vector register. What is in use belongs to callers that are still
-/// running: the boot and the main loop, which hold no text of a session.
+/// running: the boot, the main loop and the pool's loop, which hold no text of a session.
 #[inline(never)]
 pub fn wipe_unused() {
+    let stacks = cpus::stacks(this_cpu());
     // SAFETY: from the stack's bottom to RSP nothing is in use: the image is built without a red zone, and exceptions have
     // stacks of their own.
     unsafe {
@@ -34,12 +36,12 @@ pub fn wipe_unused() {
             "shr rcx, 3",
             "xor eax, eax",
             "rep stosq",
-            inout("rdi") image::main_stack_bottom() => _,
+            inout("rdi") stacks.main.start => _,
             out("rcx") _,
             out("rax") _,
         );
     }
-    let (bottom, top) = (image::vc_stack_bottom(), image::vc_stack_top());
+    let (bottom, top) = (stacks.vc.start, stacks.vc.end);
     // SAFETY: nothing below answers a `cpuid`, so nobody is on that stack.
     unsafe { wipe(bottom as *mut u8, (top - bottom) as usize) };
     let states = CPUID.get().map_or(0, |cpuid| cpuid.xcr0());

@@ -7,28 +7,29 @@ use super::layout::{FRAME, LIMIT};
 use crate::fatal::{Fatal, OrFatal};
 use crate::snp::ghcb::{CHANGES, PageChange, PageState};
 use core::ops::Range;
+use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use inference::Workers;
 use wire::termination::Termination;
 
 const PAGE: u64 = 4096;
 const WORDS: usize = (LIMIT / FRAME).div_ceil(64) as usize;
 
 /// Which frames were taken: one bit each.
-pub struct Frames([u64; WORDS]);
+pub struct Frames([AtomicU64; WORDS]);
 
 impl Frames {
     /// No frame is taken.
     pub const fn new() -> Self {
-        Self([0; WORDS])
+        Self([const { AtomicU64::new(0) }; WORDS])
     }
 
-    fn take(&mut self, frame: u64) -> OrFatal<()> {
+    fn take(&self, frame: u64) -> OrFatal<()> {
         let number = (frame / FRAME) as usize;
-        let word = self.0.get_mut(number / 64).ok_or(Fatal::new(Termination::MemoryLayout, frame))?;
+        let word = self.0.get(number / 64).ok_or(Fatal::new(Termination::MemoryLayout, frame))?;
         let bit = 1 << (number % 64);
-        if *word & bit != 0 {
+        if word.fetch_or(bit, Ordering::Relaxed) & bit != 0 {
             return Err(Fatal::new(Termination::Validation, frame));
         }
-        *word |= bit;
         Ok(())
     }
 }
@@ -67,75 +68,84 @@ impl Validation {
 }
 
 /// What this needs of the machine.
-pub trait Machine {
+pub trait Machine: Sync {
     /// Tells the host what pages become.
     fn change(&mut self, changes: &[PageChange]) -> OrFatal<()>;
     /// Maps a frame as private or shared, for the first time.
     fn map(&mut self, frame: u64, state: PageState) -> OrFatal<()>;
-    /// Validates a page of 2 MiB or 4 KiB.
-    fn validate(&mut self, page: u64, large: bool) -> Validation;
-    /// Reads the first and the last cache line of a page of 4 KiB.
-    fn touch(&mut self, page: u64);
+    /// Validates a page of 2 MiB or 4 KiB. Each CPU may do so, for pages of its own.
+    fn validate(&self, page: u64, large: bool) -> Validation;
+    /// Reads the first and the last cache line of each page of 4 KiB in a frame.
+    fn touch(&self, frame: u64);
 }
 
-/// Makes frames private and valid. With `touch`, pushes out lines that the host may have left in the caches
+/// Makes frames private and valid, by all CPUs. With `touch`, pushes out lines that the host may have left in the caches
 /// (REQUIREMENTS A8, CVE-2025-38560).
 pub fn accept(
-    frames: &mut Frames,
+    frames: &Frames,
     machine: &mut impl Machine,
+    workers: &impl Workers,
     range: Range<u64>,
     touch: bool,
 ) -> OrFatal<()> {
-    for_batches(frames, machine, range, PageState::Private, |machine, frame| {
-        let pages = || (frame..frame + FRAME).step_by(PAGE as usize);
-        match machine.validate(frame, true) {
-            Validation::Done => {}
-            Validation::SizeMismatch => {
-                for page in pages() {
-                    if machine.validate(page, false) != Validation::Done {
-                        return Err(Fatal::new(Termination::Validation, page));
-                    }
+    for_batches(frames, machine, range, PageState::Private, |machine, batch| {
+        let next = AtomicUsize::new(0);
+        // Of the pages that failed, the last one that a CPU came to.
+        let failed = AtomicU64::new(u64::MAX);
+        workers.run(&|_| {
+            while let Some(frame) = batch.get(next.fetch_add(1, Ordering::Relaxed)) {
+                match validate(machine, frame.gpa) {
+                    Ok(()) if touch => machine.touch(frame.gpa),
+                    Ok(()) => {}
+                    Err(page) => return failed.store(page, Ordering::Relaxed),
                 }
             }
-            Validation::Unchanged | Validation::Failed => {
-                return Err(Fatal::new(Termination::Validation, frame));
-            }
+        });
+        match failed.into_inner() {
+            u64::MAX => Ok(()),
+            page => Err(Fatal::new(Termination::Validation, page)),
         }
-        if touch {
-            pages().for_each(|page| machine.touch(page));
-        }
-        Ok(())
     })
 }
 
+/// Validates a frame as one page of 2 MiB, or page by page if the host holds it so; the page that failed.
+fn validate(machine: &impl Machine, frame: u64) -> Result<(), u64> {
+    match machine.validate(frame, true) {
+        Validation::Done => Ok(()),
+        Validation::SizeMismatch => (frame..frame + FRAME).step_by(PAGE as usize).try_for_each(|page| {
+            if machine.validate(page, false) == Validation::Done { Ok(()) } else { Err(page) }
+        }),
+        Validation::Unchanged | Validation::Failed => Err(frame),
+    }
+}
+
 /// Makes frames shared that were never private, so there is no validation to take back.
-pub fn share(frames: &mut Frames, machine: &mut impl Machine, range: Range<u64>) -> OrFatal<()> {
+pub fn share(frames: &Frames, machine: &mut impl Machine, range: Range<u64>) -> OrFatal<()> {
     for_batches(frames, machine, range, PageState::Shared, |_, _| Ok(()))
 }
 
 fn for_batches<M: Machine>(
-    frames: &mut Frames,
+    frames: &Frames,
     machine: &mut M,
     range: Range<u64>,
     state: PageState,
-    mut finish: impl FnMut(&mut M, u64) -> OrFatal<()>,
+    mut finish: impl FnMut(&M, &[PageChange]) -> OrFatal<()>,
 ) -> OrFatal<()> {
     let mut batch = [PageChange { gpa: 0, large: true, state }; CHANGES];
     let mut next = range.start;
     while next < range.end {
         let count = ((range.end - next) / FRAME).min(CHANGES as u64) as usize;
-        for change in &mut batch[..count] {
+        let batch = &mut batch[..count];
+        for change in batch.iter_mut() {
             frames.take(next)?;
             change.gpa = next;
             next += FRAME;
         }
         // The host has no such memory, or will not give it: the machine is not the measured one.
         let refused = Fatal::new(Termination::MemoryLayout, batch[0].gpa);
-        machine.change(&batch[..count]).map_err(|_| refused)?;
-        for change in &batch[..count] {
-            machine.map(change.gpa, state)?;
-            finish(machine, change.gpa)?;
-        }
+        machine.change(batch).map_err(|_| refused)?;
+        batch.iter().try_for_each(|change| machine.map(change.gpa, state))?;
+        finish(machine, batch)?;
     }
     Ok(())
 }
@@ -143,14 +153,17 @@ fn for_batches<M: Machine>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use inference::SingleThread;
     use std::collections::BTreeSet;
+    use std::sync::Mutex;
+    use std::sync::atomic::AtomicU64;
 
     /// The reverse map table of an honest host, with chosen faults.
     #[derive(Default)]
     struct Fake {
         private: BTreeSet<u64>,
-        valid: BTreeSet<u64>,
-        touched: u64,
+        valid: Mutex<BTreeSet<u64>>,
+        touched: AtomicU64,
         split: bool,
         refuse_changes: bool,
         already_valid: Option<u64>,
@@ -173,7 +186,7 @@ mod tests {
             Ok(())
         }
 
-        fn validate(&mut self, page: u64, large: bool) -> Validation {
+        fn validate(&self, page: u64, large: bool) -> Validation {
             assert!(
                 self.private.contains(&(page / FRAME * FRAME)),
                 "the state is changed before the validation"
@@ -184,22 +197,23 @@ mod tests {
             if self.broken == Some(page) {
                 return Validation::Failed;
             }
-            if self.already_valid == Some(page) || !self.valid.insert(page) {
+            if self.already_valid == Some(page) || !self.valid.lock().unwrap().insert(page) {
                 return Validation::Unchanged;
             }
             Validation::Done
         }
 
-        fn touch(&mut self, page: u64) {
-            assert!(self.valid.contains(&page) || self.valid.contains(&(page / FRAME * FRAME)));
-            self.touched += 1;
+        fn touch(&self, frame: u64) {
+            assert!(self.valid.lock().unwrap().contains(&frame));
+            self.touched.fetch_add(1, Ordering::Relaxed);
         }
     }
 
     const RANGE: Range<u64> = 0x100_0000..0x100_0000 + 600 * FRAME;
 
     fn accepted(mut fake: Fake) -> (Result<(), Termination>, Fake) {
-        let result = accept(&mut Frames::new(), &mut fake, RANGE, false).map_err(|fatal| fatal.reason);
+        let result =
+            accept(&Frames::new(), &mut fake, &SingleThread, RANGE, false).map_err(|fatal| fatal.reason);
         (result, fake)
     }
 
@@ -208,14 +222,45 @@ mod tests {
         let (result, fake) = accepted(Fake::default());
         assert_eq!(result, Ok(()));
         assert_eq!(fake.calls, [253, 253, 94]);
-        assert_eq!(fake.valid.len(), 600);
+        assert_eq!(fake.valid.lock().unwrap().len(), 600);
+    }
+
+    /// As many threads as a guest may have CPUs.
+    struct Threads(usize);
+
+    impl Workers for Threads {
+        fn count(&self) -> usize {
+            self.0
+        }
+
+        fn run(&self, task: &(dyn Fn(usize) + Sync)) {
+            std::thread::scope(|scope| {
+                for number in 0..self.0 {
+                    scope.spawn(move || task(number));
+                }
+            });
+        }
+    }
+
+    #[test]
+    fn a6_several_cpus_validate_each_page_once() {
+        for split in [false, true] {
+            let mut fake = Fake { split, ..Fake::default() };
+            let result = accept(&Frames::new(), &mut fake, &Threads(8), RANGE, false);
+            assert_eq!(result, Ok(()), "no page was valid before");
+            assert_eq!(fake.valid.into_inner().unwrap().len(), if split { 600 * 512 } else { 600 });
+            let page = RANGE.start + 300 * FRAME;
+            let mut fake = Fake { already_valid: Some(page), split, ..Fake::default() };
+            let result = accept(&Frames::new(), &mut fake, &Threads(8), RANGE, false);
+            assert_eq!(result, Err(Fatal::new(Termination::Validation, page)));
+        }
     }
 
     #[test]
     fn a_split_frame_is_validated_page_by_page() {
         let (result, fake) = accepted(Fake { split: true, ..Fake::default() });
         assert_eq!(result, Ok(()));
-        assert_eq!(fake.valid.len(), 600 * 512);
+        assert_eq!(fake.valid.lock().unwrap().len(), 600 * 512);
     }
 
     #[test]
@@ -231,37 +276,38 @@ mod tests {
 
     #[test]
     fn a6_no_frame_is_taken_twice() {
-        let (mut frames, mut fake) = (Frames::new(), Fake::default());
-        accept(&mut frames, &mut fake, RANGE, false).unwrap();
+        let (frames, mut fake) = (Frames::new(), Fake::default());
+        accept(&frames, &mut fake, &SingleThread, RANGE, false).unwrap();
         let again = RANGE.start..RANGE.start + FRAME;
-        let error = accept(&mut frames, &mut Fake::default(), again.clone(), false).unwrap_err();
+        let error = accept(&frames, &mut Fake::default(), &SingleThread, again.clone(), false).unwrap_err();
         assert_eq!(error, Fatal::new(Termination::Validation, again.start));
         assert_eq!(
-            share(&mut frames, &mut Fake::default(), again.clone()).unwrap_err().reason,
+            share(&frames, &mut Fake::default(), again.clone()).unwrap_err().reason,
             Termination::Validation
         );
     }
 
     #[test]
     fn a7_shared_frames_were_never_valid() {
-        let (mut frames, mut fake) = (Frames::new(), Fake::default());
-        share(&mut frames, &mut fake, RANGE).unwrap();
-        assert!(fake.valid.is_empty() && fake.private.is_empty());
+        let (frames, mut fake) = (Frames::new(), Fake::default());
+        share(&frames, &mut fake, RANGE).unwrap();
+        assert!(fake.valid.lock().unwrap().is_empty() && fake.private.is_empty());
     }
 
     #[test]
     fn a8_every_page_is_touched_when_the_processor_needs_it() {
         let mut fake = Fake::default();
-        accept(&mut Frames::new(), &mut fake, RANGE, true).unwrap();
-        assert_eq!(fake.touched, 600 * 512);
-        assert_eq!(accepted(Fake::default()).1.touched, 0);
+        accept(&Frames::new(), &mut fake, &SingleThread, RANGE, true).unwrap();
+        assert_eq!(fake.touched.into_inner(), 600);
+        assert_eq!(accepted(Fake::default()).1.touched.into_inner(), 0);
     }
 
     #[test]
     fn a10_a_host_without_the_memory_ends_the_vm_cleanly() {
         let (result, _) = accepted(Fake { refuse_changes: true, ..Fake::default() });
         assert_eq!(result, Err(Termination::MemoryLayout));
-        let beyond = accept(&mut Frames::new(), &mut Fake::default(), LIMIT..LIMIT + 64 * FRAME, false);
+        let beyond =
+            accept(&Frames::new(), &mut Fake::default(), &SingleThread, LIMIT..LIMIT + 64 * FRAME, false);
         assert_eq!(beyond.unwrap_err().reason, Termination::MemoryLayout);
     }
 

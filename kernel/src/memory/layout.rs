@@ -3,6 +3,7 @@
 //! Below [`FIRST_FREE`] lie the pages of the launch: CPUID, secrets, manifest, image. What the image does not need there
 //! is never validated, and so is no memory to the guest.
 
+use crate::cpus::{MAX, stacks::AREA};
 use crate::fatal::{Fatal, OrFatal};
 use core::ops::Range;
 use wire::termination::Termination;
@@ -31,6 +32,8 @@ pub struct Layout {
     pub shared: Range<u64>,
     /// Page tables. In the first GiB, whose page directory is part of the image.
     pub tables: Range<u64>,
+    /// Stacks of the CPUs beside the first, whose own are in the image.
+    pub stacks: Range<u64>,
     /// The weights.
     pub weights: Range<u64>,
     /// Everything else, below and above the hole under 4 GiB; either may be empty.
@@ -40,20 +43,25 @@ pub struct Layout {
 impl Layout {
     /// Plans the use of `memory_mib` MiB as q35 places them: up to 2.75 GiB in one piece from 0; with more, 2 GiB from 0
     /// and the rest from 4 GiB (QEMU `hw/i386/pc_q35.c`).
-    pub fn plan(memory_mib: u32, weights_bytes: u64) -> OrFatal<Self> {
+    pub fn plan(memory_mib: u32, vcpus: u32, weights_bytes: u64) -> OrFatal<Self> {
         let refused = Fatal::new(Termination::MemoryLayout, memory_mib.into());
         if !(MIN_MIB..=MAX_MIB).contains(&memory_mib) {
             return Err(refused);
+        }
+        if !(1..=MAX as u32).contains(&vcpus) {
+            return Err(Fatal::new(Termination::CpuStart, vcpus.into()));
         }
         let total = u64::from(memory_mib) * MIB / FRAME * FRAME;
         let low_end = if total < 11 * GIB / 4 { total } else { 2 * GIB };
         let high = FOUR_GIB..FOUR_GIB + (total - low_end);
 
         let shared = FIRST_FREE..FIRST_FREE + SHARED_BYTES;
-        // A page directory for each GiB, and a few tables above them.
-        let tables_bytes = ((high.end / GIB + 4) * TABLE).next_multiple_of(FRAME);
+        let stacks_bytes = (u64::from(vcpus - 1) * AREA).next_multiple_of(FRAME);
+        // A page directory for each GiB, a page table for each frame of stacks, and a few tables above them.
+        let tables_bytes = ((high.end / GIB + 4 + stacks_bytes / FRAME) * TABLE).next_multiple_of(FRAME);
         let tables = shared.end..shared.end + tables_bytes;
-        let low = tables.end..low_end;
+        let stacks = tables.end..tables.end + stacks_bytes;
+        let low = stacks.end..low_end;
         let weights_bytes = weights_bytes.checked_next_multiple_of(FRAME).ok_or(refused)?;
 
         // The weights go where they leave the larger piece, for the engine's arenas.
@@ -68,12 +76,13 @@ impl Layout {
             .max_by_key(|(_, heap)| largest(heap))
             .filter(|(_, heap)| largest(heap) >= Some(MIN_HEAP))
             .ok_or(refused)?;
-        Ok(Self { shared, tables, weights, heap })
+        Ok(Self { shared, tables, stacks, weights, heap })
     }
 
     /// MiB of the guest's own memory.
     pub fn private_mib(&self) -> u32 {
-        let bytes: u64 = [&self.tables, &self.weights].into_iter().chain(&self.heap).map(length).sum();
+        let bytes: u64 =
+            [&self.tables, &self.stacks, &self.weights].into_iter().chain(&self.heap).map(length).sum();
         u32::try_from(bytes / MIB).unwrap_or(u32::MAX)
     }
 }
@@ -89,7 +98,7 @@ mod tests {
 
     #[test]
     fn a_small_machine_is_one_piece() {
-        let layout = Layout::plan(1024, 8 * MIB - 1).unwrap();
+        let layout = Layout::plan(1024, 1, 8 * MIB - 1).unwrap();
         assert_eq!(layout.shared, 0x60_0000..0xa0_0000);
         assert_eq!(layout.tables, 0xa0_0000..0xc0_0000);
         assert_eq!(layout.weights, 0xc0_0000..0x140_0000);
@@ -101,19 +110,26 @@ mod tests {
         for (mib, weights) in
             [(0, 0), (1023, 0), (1024, GIB), (1024, u64::MAX), (MAX_MIB + 1, 0), (u32::MAX, 0)]
         {
-            let error = Layout::plan(mib, weights).unwrap_err();
+            let error = Layout::plan(mib, 1, weights).unwrap_err();
             assert_eq!(error.reason, Termination::MemoryLayout, "{mib} MiB, {weights} bytes of weights");
+        }
+    }
+
+    #[test]
+    fn a16_a_number_of_cpus_that_cannot_be_is_refused() {
+        for vcpus in [0, 65, u32::MAX] {
+            assert_eq!(Layout::plan(1024, vcpus, 0).unwrap_err().reason, Termination::CpuStart, "{vcpus}");
         }
     }
 
     proptest! {
         #[test]
-        fn a10_ranges_are_frames_of_ram_and_do_not_overlap(mib in MIN_MIB..=MAX_MIB, weights in 0u64..1 << 41) {
-            let Ok(layout) = Layout::plan(mib, weights) else { return Ok(()) };
+        fn a10_ranges_are_frames_of_ram_and_do_not_overlap(mib in MIN_MIB..=MAX_MIB, vcpus in 1u32..=64, weights in 0u64..1 << 41) {
+            let Ok(layout) = Layout::plan(mib, vcpus, weights) else { return Ok(()) };
             let low = if u64::from(mib) < 2816 { u64::from(mib) * MIB } else { 2 * GIB };
             let high_end = FOUR_GIB + u64::from(mib) * MIB - low;
             let [one, other] = layout.heap.clone();
-            let mut ranges = [layout.shared.clone(), layout.tables.clone(), layout.weights.clone(), one, other];
+            let mut ranges = [layout.shared.clone(), layout.tables.clone(), layout.stacks.clone(), layout.weights.clone(), one, other];
             for range in &ranges {
                 prop_assert!(range.start % FRAME == 0 && range.end % FRAME == 0 && range.start <= range.end);
                 let in_low = range.start >= FIRST_FREE && range.end <= low;
@@ -121,8 +137,9 @@ mod tests {
             }
             prop_assert!(layout.weights.end - layout.weights.start >= weights);
             prop_assert!(layout.tables.end <= GIB);
+            prop_assert!(layout.stacks.end - layout.stacks.start >= u64::from(vcpus - 1) * AREA);
             prop_assert_eq!(u64::from(layout.private_mib()) * MIB + FIRST_FREE + SHARED_BYTES, u64::from(mib) / 2 * FRAME);
-            prop_assert!((layout.tables.end - layout.tables.start) / TABLE >= high_end / GIB + 3);
+            prop_assert!((layout.tables.end - layout.tables.start) / TABLE >= high_end / GIB + 3 + (layout.stacks.end - layout.stacks.start) / FRAME);
             ranges.sort_by_key(|range| range.start);
             prop_assert!(ranges.windows(2).all(|pair| pair[0].end <= pair[1].start));
         }

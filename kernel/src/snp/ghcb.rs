@@ -14,7 +14,9 @@ pub const BYTES: usize = 4096;
 pub const CHANGES: usize = (BUFFER_BYTES - 8) / 8;
 
 // Offsets, §2.6 table 3.
+const CPL: usize = 0x0cb;
 const RAX: usize = 0x1f8;
+const RCX: usize = 0x308;
 const RBX: usize = 0x318;
 const EXIT_CODE: usize = 0x390;
 const EXIT_INFO_1: usize = 0x398;
@@ -28,11 +30,13 @@ const USAGE: usize = 0xffc;
 
 // Exit codes, §4.1 table 6.
 const IOIO: u64 = 0x7b;
+const VMMCALL: u64 = 0x81;
 const MMIO_READ: u64 = 0x8000_0001;
 const MMIO_WRITE: u64 = 0x8000_0002;
 const PAGE_STATE_CHANGE: u64 = 0x8000_0010;
 const GUEST_REQUEST: u64 = 0x8000_0011;
 const EXTENDED_GUEST_REQUEST: u64 = 0x8000_0012;
+const AP_CREATION: u64 = 0x8000_0013;
 
 /// Leaves to the host; the GHCB MSR holds the page's address already.
 pub trait Exit {
@@ -91,6 +95,9 @@ struct Call {
     info: [u64; 2],
     rax: Option<u64>,
     rbx: Option<u64>,
+    rcx: Option<u64>,
+    /// The host is to know that ring 0 asks.
+    ring_0: bool,
     scratch: Option<u64>,
 }
 
@@ -104,6 +111,11 @@ impl<P: SharedBytes, E: Exit> Ghcb<P, E> {
     /// Uses a page that is shared, cleared and registered.
     pub const fn new(page: P, exit: E) -> Self {
         Self { page, exit }
+    }
+
+    /// The page.
+    pub const fn page(&self) -> &P {
+        &self.page
     }
 
     /// Makes pages private or shared.
@@ -153,9 +165,33 @@ impl<P: SharedBytes, E: Exit> Ghcb<P, E> {
             info: [request, reply],
             rax: Some(data),
             rbx: Some(pages),
-            scratch: None,
+            ..Call::default()
         })?;
         Ok(GuestRequestStatus(answer.info_2))
+    }
+
+    /// §4.1.10: has the vCPU with this APIC id run from the VMSA at `vmsa`, now.
+    pub fn create_cpu(&mut self, apic_id: u32, vmsa: u64, features: u64) -> Result<(), HostFault> {
+        /// Bits 31:0; VMPL 0 in bits 19:16.
+        const CREATE: u64 = 1;
+        let info = [u64::from(apic_id) << 32 | CREATE, vmsa];
+        self.call(Call { code: AP_CREATION, info, rax: Some(features), ..Call::default() })?;
+        Ok(())
+    }
+
+    /// Has a vCPU that halts go on, or not halt the next time: KVM's hypercall `KVM_HC_KICK_CPU` (Linux
+    /// `Documentation/virt/kvm/x86/hypercalls.rst`; number in RAX, flags in RBX, APIC id in RCX).
+    pub fn wake_cpu(&mut self, apic_id: u32) -> Result<(), HostFault> {
+        const KICK_CPU: u64 = 5;
+        self.call(Call {
+            code: VMMCALL,
+            rax: Some(KICK_CPU),
+            rbx: Some(0),
+            rcx: Some(apic_id.into()),
+            ring_0: true,
+            ..Call::default()
+        })?;
+        Ok(())
     }
 
     fn buffer(&self) -> u64 {
@@ -169,6 +205,8 @@ impl<P: SharedBytes, E: Exit> Ghcb<P, E> {
             (EXIT_INFO_2, Some(call.info[1])),
             (RAX, call.rax),
             (RBX, call.rbx),
+            (RCX, call.rcx),
+            (CPL & !7, call.ring_0.then_some(0)),
             (SCRATCH, call.scratch),
         ];
         let mut valid = 0u128;

@@ -170,3 +170,35 @@ fn an_extended_request_names_its_pages() {
         Ok(GuestRequestStatus::INVALID_LENGTH)
     );
 }
+
+#[test]
+fn a16_a_cpu_is_created_from_the_guests_vmsa() {
+    let mut seen = None;
+    let mut ghcb = ghcb(|page: &Page| {
+        assert!(page.marked(RAX));
+        seen = Some([EXIT_CODE, EXIT_INFO_1, EXIT_INFO_2, RAX].map(|at| page.long(at)));
+        page.answer(0, 0);
+    });
+    ghcb.create_cpu(3, 0x20_1000, 1).unwrap();
+    drop(ghcb);
+    assert_eq!(seen, Some([AP_CREATION, 3 << 32 | 1, 0x20_1000, 1]));
+}
+
+#[test]
+fn a16_a_refusal_to_create_a_cpu_is_seen() {
+    // GHCB §4.1, table 7: malformed input.
+    assert_eq!(ghcb(|page: &Page| page.answer(2, 5)).create_cpu(1, 0x20_1000, 1), Err(HostFault));
+}
+
+#[test]
+fn a_cpu_is_woken_by_kvms_hypercall() {
+    let mut seen = None;
+    let mut ghcb = ghcb(|page: &Page| {
+        assert!([RAX, RBX, RCX, CPL & !7].iter().all(|at| page.marked(*at)));
+        seen = Some([EXIT_CODE, RAX, RBX, RCX, CPL & !7].map(|at| page.long(at)));
+        page.answer(0, 0);
+    });
+    ghcb.wake_cpu(7).unwrap();
+    drop(ghcb);
+    assert_eq!(seen, Some([VMMCALL, 5, 0, 7, 0]));
+}

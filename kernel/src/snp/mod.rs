@@ -6,3 +6,4 @@ pub mod message;
 pub mod protocol;
 pub mod secrets;
 pub mod status;
+pub mod vmsa;

@@ -24,6 +24,8 @@ const TERMINATION_REQUEST: u64 = 0x100;
 const INFO: u64 = 0xfff;
 /// The host serves SEV-SNP guests.
 const FEATURE_SNP: u64 = 1;
+/// The host creates vCPUs from VMSAs that the guest built.
+const FEATURE_AP_CREATION: u64 = 1 << 1;
 
 /// The GHCB MSR and `VMGEXIT`.
 pub trait Msr {
@@ -37,8 +39,9 @@ fn ask(msr: &mut impl Msr, request: u64, response: u64) -> OrFatal<u64> {
         .ok_or(Fatal::new(Termination::GhcbProtocol, request & INFO))
 }
 
-/// Agrees on version 2 with a host that serves SEV-SNP, and checks that it sees the C-bit where the guest does.
-pub fn negotiate(msr: &mut impl Msr) -> OrFatal<()> {
+/// Agrees on version 2 with a host that serves SEV-SNP, and checks that it sees the C-bit where the guest does. Whether it
+/// creates vCPUs for guests.
+pub fn negotiate(msr: &mut impl Msr) -> OrFatal<bool> {
     let info = ask(msr, SEV_INFO_REQUEST, SEV_INFO_RESPONSE)?;
     let (most, least, c_bit) = ((info >> 48) as u16, (info >> 32) as u16, (info >> 24) as u8);
     if !(least..=most).contains(&VERSION) {
@@ -51,7 +54,7 @@ pub fn negotiate(msr: &mut impl Msr) -> OrFatal<()> {
     if features >> 12 & FEATURE_SNP == 0 {
         return Err(Fatal::new(Termination::GhcbProtocol, features));
     }
-    Ok(())
+    Ok(features >> 12 & FEATURE_AP_CREATION != 0)
 }
 
 /// Tells the host that the page at `gpa` becomes shared. The guest has taken back its validation before.
@@ -90,13 +93,14 @@ mod tests {
         most << 48 | least << 32 | c_bit << 24 | 1
     }
 
-    fn negotiated(answers: &[u64]) -> Result<(), Termination> {
+    fn negotiated(answers: &[u64]) -> Result<bool, Termination> {
         negotiate(&mut Script(vec![], answers.to_vec())).map_err(|fatal| fatal.reason)
     }
 
     #[test]
     fn version_2_is_agreed_on() {
-        assert_eq!(negotiated(&[info(2, 1, 51), 1 << 12 | 0x81]), Ok(()));
+        assert_eq!(negotiated(&[info(2, 1, 51), 1 << 12 | 0x81]), Ok(false));
+        assert_eq!(negotiated(&[info(2, 1, 51), 3 << 12 | 0x81]), Ok(true), "creates vCPUs");
         assert_eq!(negotiated(&[info(1, 1, 51), 1 << 12 | 0x81]), Err(Termination::GhcbProtocol));
         assert_eq!(negotiated(&[info(4, 3, 51), 1 << 12 | 0x81]), Err(Termination::GhcbProtocol));
         assert_eq!(negotiated(&[info(2, 1, 51), 0x81]), Err(Termination::GhcbProtocol), "no SNP");

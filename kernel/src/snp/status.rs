@@ -32,6 +32,11 @@ impl SevStatus {
         Ok(Self(value))
     }
 
+    /// The `SEV_FEATURES` of this vCPU's VMSA: the same bits, two places lower (APM vol. 2, §15.34.10).
+    pub const fn features(self) -> u64 {
+        self.0 >> 2
+    }
+
     /// Whether the host cannot scale or set back the time-stamp counter.
     pub const fn secure_tsc(self) -> bool {
         self.0 & SECURE_TSC != 0

@@ -170,6 +170,7 @@ pub fn manifest() -> Manifest {
         },
         machine: Machine {
             memory_mib: 1024,
+            vcpus: 1,
             network: DeviceSlot { device: 4, bar: 0xc000_0000 },
             weights: DeviceSlot { device: 5, bar: 0xc010_0000 },
         },
