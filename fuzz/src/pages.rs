@@ -119,7 +119,7 @@ pub fn weights(data: &[u8]) {
     let model = ModelIdentity { name: "m".into(), weights_bytes: length as u64, weights_root };
     let mut disk = Liar { file: &file, script };
     let mut arena = vec![0; 4 << 20];
-    if let Ok(bytes) = load(&mut disk, &model, &mut arena, |_| {}) {
+    if let Ok(bytes) = load(&mut disk, &model, &mut arena, &inference::SingleThread, |_| {}) {
         assert!(bytes == file, "other weights were accepted");
     }
 }

@@ -16,7 +16,7 @@ use kernel::memory::layout::Layout;
 use kernel::network::card::Card;
 use kernel::network::server::Server;
 use kernel::once::Once;
-use kernel::snp::cpuid::{CpuidTable, Feature};
+use kernel::snp::cpuid::CpuidTable;
 use kernel::virtio::DeviceError;
 use kernel::virtio::block::{self, Block};
 use kernel::virtio::network::{self, Network};
@@ -59,8 +59,7 @@ fn run() -> OrFatal<Infallible> {
     let manifest = manifest()?;
     let vcpus = manifest.machine.vcpus;
     let layout = Layout::plan(manifest.machine.memory_mib, vcpus, manifest.model.weights_bytes)?;
-    let touch = !CPUID.get().is_some_and(|cpuid| cpuid.has(Feature::CoherencySafe));
-    let (memory, mut shared) = Memory::begin(&layout, touch)?;
+    let (memory, mut shared) = Memory::begin(&layout)?;
     if vcpus > 1 && !creates_cpus {
         return Err(Fatal::new(Termination::CpuStart, vcpus.into()));
     }

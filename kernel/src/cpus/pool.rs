@@ -16,7 +16,7 @@ use wire::termination::Termination;
 
 /// Turns for which a CPU without work waits before it halts: about a millisecond, which is longer than any pause between
 /// two tasks while an answer is generated.
-const PATIENCE: u32 = 1 << 14;
+const PATIENCE: u32 = if cfg!(test) { 16 } else { 1 << 14 };
 /// A CPU that was woken and is not awake after so many further tasks is woken again: the host may have seen the
 /// wake-up before the halt.
 const WAKE_AGAIN: u32 = 64;
@@ -188,7 +188,7 @@ impl Pool {
 
     /// Takes a number and does it, if one is free.
     fn work(&self, count: usize) -> bool {
-        let take = |next| (next < count).then_some(next + 1);
+        let take = |next| (next < count).then(|| next + 1);
         let Ok(number) = self.next.fetch_update(Ordering::AcqRel, Ordering::SeqCst, take) else {
             return false;
         };

@@ -51,15 +51,14 @@ impl accept::Machine for Taker {
 /// Memory on its way from the host to the guest.
 pub struct Memory<'a> {
     layout: &'a Layout,
-    touch: bool,
     taker: Taker,
 }
 
 impl<'a> Memory<'a> {
     /// Takes over what is needed to go on with several CPUs: shared memory for devices, guest messages and GHCBs, page tables,
     /// and stacks.
-    pub fn begin(layout: &'a Layout, touch: bool) -> OrFatal<(Self, SharedRun)> {
-        let mut memory = Self { layout, touch, taker: Taker { mapper: Mapper::first_gib() } };
+    pub fn begin(layout: &'a Layout) -> OrFatal<(Self, SharedRun)> {
+        let mut memory = Self { layout, taker: Taker { mapper: Mapper::first_gib() } };
         accept::share(&FRAMES, &mut memory.taker, layout.shared.clone())?;
         memory.accept(&layout.tables)?;
         let (start, size) = parts(&layout.tables);
@@ -95,7 +94,7 @@ impl<'a> Memory<'a> {
     }
 
     fn accept(&mut self, range: &Range<u64>) -> OrFatal<()> {
-        accept::accept(&FRAMES, &mut self.taker, &Cpus, range.clone(), self.touch)
+        accept::accept(&FRAMES, &mut self.taker, &Cpus, range.clone())
     }
 }
 

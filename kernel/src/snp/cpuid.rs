@@ -118,7 +118,7 @@ impl CpuidTable {
         self.xcr0
     }
 
-    /// CPUID 1 ECX, 7 EBX, 7 ECX and 0x8000_001f EBX hold the bits that the guest asks for.
+    /// CPUID 1 ECX, 7 EBX and 7 ECX hold the bits that the guest asks for.
     pub fn has(&self, feature: Feature) -> bool {
         let (leaf, register, bit): (u32, fn(Registers) -> u32, u32) = match feature {
             Feature::Xsave => (1, |r| r.ecx, 26),
@@ -129,7 +129,6 @@ impl CpuidTable {
             Feature::Smap => (7, |r| r.ebx, 20),
             Feature::Avx512 => (7, |r| r.ebx, 16),
             Feature::Umip => (7, |r| r.ecx, 2),
-            Feature::CoherencySafe => (0x8000_001f, |r| r.ebx, 31),
         };
         self.find(leaf, 0).is_some_and(|answer| register(answer) >> bit & 1 == 1)
     }
@@ -204,8 +203,6 @@ pub enum Feature {
     Avx512,
     /// User-mode instruction prevention.
     Umip,
-    /// Stale cache lines cannot outlive PVALIDATE (`COHERENCY_SFW_NO`; `EBX[31]`, as in Linux `scattered.c`).
-    CoherencySafe,
 }
 
 /// Leaves whose answer depends on ECX (APM vol. 3, appendix E).
@@ -274,7 +271,7 @@ pub(crate) mod tests {
     fn a_plain_page_is_read() {
         let table = CpuidTable::new(&page(GENOA)).unwrap();
         assert_eq!(table.xcr0(), 0xe7);
-        assert!(table.has(Feature::Rdseed) && table.has(Feature::Smep) && !table.has(Feature::CoherencySafe));
+        assert!(table.has(Feature::Rdseed) && table.has(Feature::Smep));
         assert_eq!(table.leaf(0, 77).unwrap().eax, 0x10, "ECX means nothing to leaf 0");
         assert_eq!(table.instruction(1, 0).unwrap().ecx >> 27 & 1, 1, "OSXSAVE mirrors CR4");
     }
@@ -282,15 +279,6 @@ pub(crate) mod tests {
     #[test]
     fn a4_another_c_bit_is_refused() {
         assert_eq!(with(0x8000_001f, 0, |r| r[1] = 47).err(), Some(Termination::CBit));
-    }
-
-    #[test]
-    fn a8_only_ebx_31_frees_from_touching_pages() {
-        assert!(with(0x8000_001f, 0, |r| r[1] |= 1 << 31).unwrap().has(Feature::CoherencySafe));
-        for register in [0, 2, 3] {
-            let table = with(0x8000_001f, 0, |r| r[register] |= 1 << 31).unwrap();
-            assert!(!table.has(Feature::CoherencySafe), "register {register}");
-        }
     }
 
     #[test]
