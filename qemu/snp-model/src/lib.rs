@@ -21,6 +21,7 @@
 extern crate alloc;
 
 pub mod amd_sp;
+pub mod apic;
 pub mod bundle;
 pub mod counts;
 pub mod cpu_type;

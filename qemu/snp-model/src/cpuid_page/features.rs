@@ -22,6 +22,8 @@ const fn bits(positions: &[u32]) -> u32 {
 const LEAF_1_ECX: u32 = bits(&[0, 1, 9, 12, 13, 17, 19, 20, 21, 22, 23, 25, 26, 28, 29, 30]);
 /// `Fn0000_0001_ECX[31]`: a hypervisor is present.
 const HYPERVISOR: u32 = 1 << 31;
+/// `Fn0000_0001_ECX[21]`: KVM emulates the x2APIC whatever the processor has.
+const X2APIC: u32 = 1 << 21;
 const AVX: u32 = 1 << 28;
 /// `Fn0000_0001_EDX`: FPU to FXSR, SSE and SSE2, without HTT, which topology decides.
 const LEAF_1_EDX: u32 = 0x078B_FBFF;
@@ -74,7 +76,7 @@ pub(super) fn fill(page: &mut CpuidPage, machine: Machine, raw: &mut impl FnMut(
             machine.signature.0,
             // CLFlush: 8 quadwords; topology adds the rest.
             8 << 8,
-            one[2] & LEAF_1_ECX | HYPERVISOR,
+            one[2] & LEAF_1_ECX | HYPERVISOR | X2APIC,
             one[3] & LEAF_1_EDX,
         ],
     );

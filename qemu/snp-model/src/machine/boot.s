@@ -199,6 +199,7 @@ svm_run:
     mov rsi, [rsi + 0x30]
     clgi
     sti
+    nop                         // ends STI's shadow, which TCG would carry into the guest
     vmrun rax
     stgi
     nop
@@ -260,6 +261,34 @@ trap_common:
     and rsp, -16
     call model_trap
     ud2
+// Interrupts of the guest's devices, and the timer: the vector's bit is set among those that arrived at this CPU.
+.balign 16
+.global device_stubs
+device_stubs:
+.set vector, 32
+.rept 224
+    .balign 16
+    push vector
+    jmp device_common
+    .set vector, vector + 1
+.endr
+device_common:
+    push rax
+    push rcx
+    push rdx
+    mov rdx, 0x8000FEE00000     // the local APIC, through the direct map
+    mov eax, [rdx + 0x20]       // its id, in bits 31:24
+    shr eax, 24
+    shl eax, 5
+    mov ecx, [rsp + 24]
+    lock bts dword ptr [rax + ARRIVED], ecx
+    xor eax, eax
+    mov [rdx + 0xB0], eax       // end of interrupt
+    pop rdx
+    pop rcx
+    pop rax
+    add rsp, 8
+    iretq
 .balign 16
 .global kick_stub
 kick_stub:

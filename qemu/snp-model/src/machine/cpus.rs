@@ -100,9 +100,9 @@ pub fn look_up(cpu: usize) {
     SLOTS[cpu].attention.store(false, SeqCst);
 }
 
-/// Waits, without using the host's CPU, until this CPU is called.
+/// Waits, without using the host's CPU, until this CPU is called or an interrupt arrives.
 pub fn sleep(cpu: usize) {
-    while !is_called(cpu) {
+    while !is_called(cpu) && !super::interrupts::have_arrived(cpu) {
         super::cpu::halt_until_interrupt();
     }
 }

@@ -89,7 +89,7 @@ fn reaches_pci(gpa: u64, bytes: usize) -> bool {
     PCI_MEMORY.contains(&gpa) && gpa + bytes as u64 <= PCI_MEMORY.end && gpa.is_multiple_of(bytes as u64)
 }
 
-/// MSRs that KVM emulates for every guest: the MTRRs, the APIC base, the time-stamp counter.
+/// MSRs that KVM emulates for every guest besides the local APIC's: the MTRRs, the time-stamp counter.
 pub struct HypervisorMsrs {
     mtrr_default: u64,
     mtrr_variable: [u64; 16],
@@ -105,12 +105,9 @@ impl HypervisorMsrs {
     /// The value of an MSR, `None` if there is none of that number.
     pub fn read(&mut self, msr: u32) -> Option<u64> {
         const TIME_STAMP: u32 = 0x10;
-        const APIC_BASE: u32 = 0x1B;
         const MTRR_CAPABILITIES: u32 = 0xFE;
         match msr {
             TIME_STAMP => Some(cpu::timestamp()),
-            // Enabled, the boot processor's.
-            APIC_BASE => Some(0xFEE0_0900),
             // Eight variable ranges, fixed ranges, write-combining.
             MTRR_CAPABILITIES => Some(0x508),
             _ => self.mtrr(msr).copied(),

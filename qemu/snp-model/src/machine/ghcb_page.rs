@@ -11,7 +11,7 @@ use super::{
     vcpu::Vcpu,
 };
 use snp_model::{
-    PAGE_BYTES,
+    PAGE_BYTES, apic,
     counts::Kind,
     extended_request::{Extended, exit_info_2},
     ghcb::{
@@ -129,7 +129,7 @@ impl Machine {
         self.counts.add(Kind::of_event(code));
         match code {
             event::IOIO => self.port(request),
-            event::MSR => self.hypervisor_msr(request),
+            event::MSR => self.hypervisor_msr(vcpu, request),
             event::CPUID => self.hypervisor_cpuid(request),
             event::MMIO_READ | event::MMIO_WRITE => self.mmio(request, code == event::MMIO_WRITE),
             event::PAGE_STATE_CHANGE => self.page_state_changes(vcpu, request),
@@ -167,10 +167,14 @@ impl Machine {
         }
     }
 
-    fn hypervisor_msr(&mut self, request: &Request) -> Result<Reply, Malformed> {
+    fn hypervisor_msr(&mut self, vcpu: &Vcpu, request: &Request) -> Result<Reply, Malformed> {
         let msr = request.register(offset::RCX)? as u32;
         if request.info_1 == 0 {
-            return Ok(match self.msrs.read(msr) {
+            let value = match msr {
+                _ if is_apic(msr) => self.read_apic(vcpu, msr).ok(),
+                _ => self.msrs.read(msr),
+            };
+            return Ok(match value {
                 Some(value) => {
                     Reply::with_registers([(offset::RAX, value & 0xFFFF_FFFF), (offset::RDX, value >> 32)])
                 }
@@ -178,7 +182,11 @@ impl Machine {
             });
         }
         let value = request.register(offset::RDX)? << 32 | request.register(offset::RAX)? & 0xFFFF_FFFF;
-        Ok(if self.msrs.write(msr, value) { Reply::default() } else { Reply::general_protection() })
+        let done = match msr {
+            _ if is_apic(msr) => self.write_apic(vcpu, msr, value).is_ok(),
+            _ => self.msrs.write(msr, value),
+        };
+        Ok(if done { Reply::default() } else { Reply::general_protection() })
     }
 
     fn hypervisor_cpuid(&self, request: &Request) -> Result<Reply, Malformed> {
@@ -365,6 +373,10 @@ impl Machine {
             }
         }
     }
+}
+
+fn is_apic(msr: u32) -> bool {
+    msr == apic::BASE || apic::REGISTERS.contains(&msr)
 }
 
 fn timestamp(with_aux: bool) -> Reply {

@@ -16,6 +16,7 @@ use alloc::vec::Vec;
 use snp_model::{
     PAGE_BYTES,
     amd_sp::AmdSp,
+    apic::Apic,
     counts::{Counts, LINE},
     cpuid_page::CpuidPage,
     psc::{Change, Operation},
@@ -34,6 +35,8 @@ pub struct Machine {
     pub maps: PermissionMaps,
     /// The vCPUs.
     pub vcpus: Vcpus,
+    /// Their local APICs.
+    pub apics: Vec<Apic>,
     /// What is not forgiven.
     pub strict: Strict,
     /// What they left the guest for.

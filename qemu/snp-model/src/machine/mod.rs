@@ -6,7 +6,7 @@
 //! | `memory`, `npt`, `walk` | memory: the host's, the nested tables, the guest's tables |
 //! | `vmcb`, `vcpu`, `vcpus`, `exits`, `vc` | the processors: state, life, exits, `#VC` |
 //! | `msr`, `pages` | instructions that SEV-SNP adds |
-//! | `ghcb_msr`, `ghcb_page`, `devices`, `machine`, `strict` | the hypervisor that the guest talks to |
+//! | `ghcb_msr`, `ghcb_page`, `devices`, `interrupts`, `machine`, `strict` | the hypervisor that the guest talks to |
 //! | `hostile` | the same hypervisor, when it lies |
 //! | `start` | launch |
 
@@ -18,6 +18,7 @@ mod ghcb_msr;
 mod ghcb_page;
 mod hostile;
 mod image;
+mod interrupts;
 mod lock;
 #[allow(clippy::module_inception, reason = "the machine that the guest sees")]
 mod machine;

@@ -23,6 +23,7 @@ use core::fmt;
 use snp_model::{
     PAGE_BYTES,
     amd_sp::{AmdSp, SEED_BYTES},
+    apic::Apic,
     bundle::Bundle,
     counts::Counts,
     cpuid_page::{self, CpuidPage},
@@ -122,6 +123,7 @@ fn launch(bundle: &Bundle<'static>, ram: Layout, mut pool: Pool) -> ! {
         npt,
         maps,
         vcpus,
+        apics: (0..bundle.vcpus).map(Apic::new).collect(),
         strict: Strict::new(bundle.strict),
         counts: Counts::default(),
         launched: cpu::timestamp(),

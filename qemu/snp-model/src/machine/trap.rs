@@ -1,5 +1,5 @@
-//! Exceptions of the model itself, which are always its own fault, and the interrupt by which its CPUs call each
-//! other.
+//! Exceptions of the model itself, which are always its own fault, and the interrupts of the machine: calls of
+//! its CPUs to each other, and what is for the guest (`interrupts`).
 
 use super::{memory::DIRECT_MAP, stop::internal};
 use core::arch::asm;
@@ -8,11 +8,15 @@ use core::cell::UnsafeCell;
 unsafe extern "C" {
     static trap_stubs: u8;
     static kick_stub: u8;
+    static device_stubs: u8;
 }
 
 const STUB_BYTES: u64 = 16;
 const VECTORS: usize = 256;
-const KICK_VECTOR: usize = 0x40;
+/// Vectors that are the model's own; all others from 32 on are for the guest.
+const KICK_VECTOR: usize = 0xFE;
+/// The local APIC's timer, which counts for the guest.
+pub const TIMER_VECTOR: usize = 0xFD;
 
 struct Table(UnsafeCell<[[u64; 2]; VECTORS]>);
 // SAFETY: only `install` writes it, once, before anything else runs.
@@ -41,6 +45,9 @@ pub fn install() {
         for (vector, entry) in table.iter_mut().take(32).enumerate() {
             *entry = gate(&raw const trap_stubs as u64 + vector as u64 * STUB_BYTES);
         }
+        for (index, entry) in table.iter_mut().skip(32).enumerate() {
+            *entry = gate(&raw const device_stubs as u64 + index as u64 * STUB_BYTES);
+        }
         table[KICK_VECTOR] = gate(&raw const kick_stub as u64);
         super::cpu::out8(0x21, 0xFF);
         super::cpu::out8(0xA1, 0xFF);
@@ -57,6 +64,19 @@ pub fn install_on_this_cpu() {
     // SAFETY: `install` filled the table, which lives forever.
     unsafe { asm!("lidt [{}]", in(reg) &raw const pointer, options(readonly, nostack, preserves_flags)) };
     apic::write(apic::SPURIOUS, 0x1FF);
+}
+
+/// Has this CPU's timer count down from `count`, 0 for never.
+pub fn set_timer(count: u32, divide: u32, periodic: bool) {
+    const PERIODIC: u32 = 1 << 17;
+    apic::write(apic::TIMER_DIVIDE, divide);
+    apic::write(apic::TIMER, TIMER_VECTOR as u32 | if periodic { PERIODIC } else { 0 });
+    apic::write(apic::TIMER_COUNT, count);
+}
+
+/// What this CPU's timer counts at the moment.
+pub fn timer_count() -> u32 {
+    apic::read(apic::TIMER_CURRENT)
 }
 
 /// Interrupts a CPU.
@@ -77,6 +97,10 @@ mod apic {
 
     const BASE: u64 = 0xFEE0_0000;
     pub const SPURIOUS: u64 = 0xF0;
+    pub const TIMER: u64 = 0x320;
+    pub const TIMER_COUNT: u64 = 0x380;
+    pub const TIMER_CURRENT: u64 = 0x390;
+    pub const TIMER_DIVIDE: u64 = 0x3E0;
     const COMMAND_LOW: u64 = 0x300;
     const COMMAND_HIGH: u64 = 0x310;
 
@@ -85,6 +109,11 @@ mod apic {
         const ASSERT: u32 = 1 << 14;
         write(COMMAND_HIGH, cpu << 24);
         write(COMMAND_LOW, command | ASSERT);
+    }
+
+    pub fn read(register: u64) -> u32 {
+        // SAFETY: as in `write`; the register has no effect when it is read.
+        unsafe { ((DIRECT_MAP + BASE + register) as *const u32).read_volatile() }
     }
 
     pub fn write(register: u64, value: u32) {

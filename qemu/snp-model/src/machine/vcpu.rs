@@ -63,6 +63,8 @@ pub struct Vcpu {
     pub ghcb: Option<u64>,
     /// Time-stamp counter in the guest since the machine last looked.
     pub ticks: u64,
+    /// The interrupt that the processor was offered at the last VMRUN.
+    pub offered: Option<u8>,
     roots: [u64; 2],
     registers: [u64; 16],
     fpu: VectorArea,
@@ -92,6 +94,7 @@ impl Vcpu {
             ghcb_msr: 0,
             ghcb: None,
             ticks: 0,
+            offered: None,
             roots: [npt.root(false), npt.root(true)],
             registers: [0; 16],
             fpu: VectorArea { fxsave: [0; 512], xsave: [0; 832] },

@@ -49,6 +49,8 @@ struct Known {
     on_init: Option<u64>,
     /// Somebody woke it: it will not sleep, or sleeps no longer (KVM's `pv_unhalted`).
     woken: bool,
+    /// RFLAGS.IF of a vCPU that sleeps.
+    takes_interrupts: bool,
 }
 
 /// All vCPUs.
@@ -64,6 +66,7 @@ impl Vcpus {
                 vmsa: None,
                 on_init: None,
                 woken: false,
+                takes_interrupts: false,
             })
             .collect();
         if let Some(first) = all.first_mut() {
@@ -95,11 +98,16 @@ pub fn run(machine: &'static Lock<Machine>, number: usize) -> ! {
     loop {
         let runs = {
             let mut machine = machine.lock();
+            machine.collect_interrupts(number);
+            if after_exit {
+                machine.note_delivery(&mut vcpu);
+            }
             machine.look_up(&mut vcpu);
             if after_exit && machine.is_running(number) {
                 machine.exit(&mut vcpu);
             }
             if machine.is_running(number) {
+                machine.offer_interrupt(&mut vcpu);
                 machine.hostile_entry(&mut vcpu);
             }
             if machine.npt.take_stale() {
@@ -130,9 +138,6 @@ impl Machine {
 
     /// Does what other vCPUs asked for.
     fn look_up(&mut self, vcpu: &mut Vcpu) {
-        if !cpus::is_called(vcpu.number) && self.vcpus.0[vcpu.number].command.is_none() {
-            return;
-        }
         cpus::look_up(vcpu.number);
         match self.vcpus.0[vcpu.number].command.take() {
             Some(Command::Start(vmsa, gpa)) => {
@@ -142,8 +147,9 @@ impl Machine {
             Some(Command::Stop) => self.release(vcpu),
             None => {}
         }
+        let interrupt = self.interrupt_waits(vcpu);
         let known = &mut self.vcpus.0[vcpu.number];
-        if known.activity == Activity::Halted && core::mem::take(&mut known.woken) {
+        if known.activity == Activity::Halted && (interrupt || core::mem::take(&mut known.woken)) {
             known.activity = Activity::Running;
         }
     }
@@ -249,6 +255,14 @@ impl Machine {
         self.command(target, Command::Start(vmsa, None));
     }
 
+    /// INIT: a vCPU that was created for it starts (`CREATE_ON_INIT`); others ignore it, as their state is not the
+    /// hypervisor's to reset.
+    pub fn init_vcpu(&mut self, target: usize) {
+        if let Some(gpa) = self.vcpus.0[target].on_init.take() {
+            self.start_from(target, gpa);
+        }
+    }
+
     fn command(&mut self, target: usize, command: Command) {
         self.vcpus.0[target].command = Some(command);
         cpus::call(target);
@@ -256,13 +270,18 @@ impl Machine {
 
     /// HLT: the vCPU sleeps until it is woken, unless that happened already.
     pub fn halt(&mut self, vcpu: &Vcpu) {
+        let interrupt = self.interrupt_waits(vcpu);
         let known = &mut self.vcpus.0[vcpu.number];
-        if core::mem::take(&mut known.woken) {
+        if interrupt || core::mem::take(&mut known.woken) {
             return;
         }
         known.activity = Activity::Halted;
-        let awake =
-            |known: &Known| known.activity == Activity::Running || known.command.is_some() || known.woken;
+        known.takes_interrupts = vcpu.takes_interrupts();
+        let awake = |known: &Known| match known.activity {
+            Activity::Running => true,
+            Activity::Halted => known.command.is_some() || known.woken || known.takes_interrupts,
+            Activity::Absent => known.command.is_some(),
+        };
         if !self.vcpus.0.iter().any(awake) {
             violation!("every vCPU sleeps, and nothing is left that could wake one");
         }

@@ -64,6 +64,7 @@
 .set LOW_RAX, 1 << 63
 .set LOW_CPL, 1 << 25
 .set HIGH_RCX, 1 << 33
+.set HIGH_RDX, 1 << 34
 .set HIGH_SCRATCH, 1 << 53
 .macro fields low, high
     movabsq $(\low), %r13
@@ -76,6 +77,28 @@
     movabsq $\info_2, %rcx
     movl $\code, %eax
     call event_wide
+.endm
+
+.macro write_msr msr, high, low
+    movq $\msr, 0x308(%rbp)
+    movq $\high, 0x310(%rbp)
+    movl $\low, %eax
+    movq %rax, 0x1F8(%rbp)
+    fields LOW_RAX, HIGH_RCX | HIGH_RDX
+    wide_event 0x7C, 1, 0
+.endm
+
+.macro out port, value
+    movl $\value, %eax
+    movq %rax, 0x1F8(%rbp)
+    fields LOW_RAX, 0
+    wide_event 0x7B, (\port << 16 | 0x40), 0
+.endm
+
+// Configuration space of device 5 on bus 0.
+.macro configure register, value
+    out 0xCF8, (0x80002800 | \register)
+    out 0xCFC, \value
 .endm
 
 .macro create apic_id, request, vmsa, features
@@ -476,6 +499,16 @@ vc_handler_64:
 
 // ---- a second CPU ----
 
+.macro starts_a_second_cpu name
+.globl \name
+.code32
+\name:
+    call enter_long_mode
+.code64
+    call open_ghcb
+    call fill_vmsa
+.endm
+
 .globl runs_a_second_cpu
 .code32
 runs_a_second_cpu:
@@ -554,6 +587,105 @@ runs_a_second_cpu:
     wait_for 6
     terminate 0, 0x55
 
+// A CPU that is created for an INIT, and gets one.
+starts_a_second_cpu starts_a_cpu_by_init
+    rmpadjust VMSA, 0x10001
+    create 1, 0, VMSA, 1
+    movl $1, %r15d
+    cmpq $0, 0x398(%rbp)
+    jne failed
+    write_msr 0x1B, 0, 0xFEE00D00
+    cmpl $0, AP_COUNT
+    jne failed
+    write_msr 0x830, 1, 0x4500
+    wait_for 1
+    terminate 0, 0x55
+
+// ---- interrupts ----
+
+.globl takes_interrupts
+.code32
+takes_interrupts:
+    call enter_long_mode
+.code64
+    call open_ghcb
+    movl $IDT + 0x60 * 16, %edi
+1:  movl $((ROM + interrupt_handler - guests) & 0xFFFF | 0x18 << 16), (%rdi)
+    movl $((ROM + interrupt_handler - guests) & 0xFFFF0000 | 0x8E00), 4(%rdi)
+    movl $0, 8(%rdi)
+    addl $16, %edi
+    cmpl $IDT + 0x64 * 16, %edi
+    jb 1b
+    pushq $0
+    pushq $0
+    movw $0xFFF, 6(%rsp)
+    movq $IDT, 8(%rsp)
+    lidt 6(%rsp)
+    // 1: the APIC has no MSRs before x2APIC mode.
+    movl $1, %r15d
+    write_msr 0x80F, 0, 0x1FF
+    cmpq $1, 0x398(%rbp)
+    jne failed
+    write_msr 0x1B, 0, 0xFEE00D00
+    cmpq $0, 0x398(%rbp)
+    jne failed
+    write_msr 0x80F, 0, 0x1FF
+    cmpq $0, 0x398(%rbp)
+    jne failed
+    // 2: an interrupt waits for RFLAGS.IF.
+    movl $2, %r15d
+    write_msr 0x83F, 0, 0x61
+    cmpl $0, AP_COUNT
+    jne failed
+    sti
+    nop
+    nop
+    cli
+    cmpl $1, AP_COUNT
+    jne failed
+    // 3: the timer ends a HLT.
+    movl $3, %r15d
+    write_msr 0x83E, 0, 0x0B
+    write_msr 0x832, 0, 0x62
+    write_msr 0x838, 0, 1000000
+    sti
+    hlt
+    cli
+    cmpl $2, AP_COUNT
+    jne failed
+    // 4: so does a device's MSI. QEMU's `edu` sends one when its register 60h is written.
+    movl $4, %r15d
+    configure 0x10, 0xE0000000
+    configure 0x04, 6
+    configure 0x44, 0xFEE00000
+    configure 0x48, 0
+    configure 0x4C, 0x63
+    configure 0x40, 0x00810005
+    movq $1, 0x800(%rbp)
+    movl $0x400800, %eax
+    movq %rax, 0x3A8(%rbp)
+    fields 0, HIGH_SCRATCH
+    wide_event 0x80000002, 0xE0000060, 4
+    sti
+    hlt
+    cli
+    cmpl $3, AP_COUNT
+    jne failed
+    terminate 0, 0x55
+
+interrupt_handler:
+    pushq %rax
+    pushq %rbx
+    pushq %rcx
+    pushq %rdx
+    incl AP_COUNT
+    write_msr 0x80B, 0, 0
+    popq %rdx
+    popq %rcx
+    popq %rbx
+    popq %rax
+    iretq
+
 second_cpu:
     movl $1, %ecx
     movl $1, AP_COUNT
@@ -614,15 +746,6 @@ fill_vmsa:
     movw $0x37F, 0x410(%rdi)
     ret
 
-.macro starts_a_second_cpu name
-.globl \name
-.code32
-\name:
-    call enter_long_mode
-.code64
-    call open_ghcb
-    call fill_vmsa
-.endm
 
 starts_a_second_cpu starts_a_cpu_from_an_ordinary_page
     create 1, 1, VMSA, 1

@@ -69,6 +69,8 @@ scenarios! {
     handles_vc_in_32_bit_code,
     keeps_the_rules,
     runs_a_second_cpu,
+    starts_a_cpu_by_init,
+    takes_interrupts,
     starts_a_cpu_from_an_ordinary_page,
     starts_a_cpu_with_other_features,
     starts_a_cpu_without_svme,
@@ -216,6 +218,7 @@ fn run(scenario: Scenario, Host { vcpus, clock, strict }: Host) -> Ending {
         .arg("-initrd")
         .arg(path("bundle"))
         .args(["-serial", &format!("file:{}", path("log").display())])
+        .args(["-device", "edu,bus=pcie.0,addr=5"])
         .args(["-device", "isa-debug-exit,iobase=0xf4,iosize=4"])
         .args(["-chardev", &format!("file,id=events,path={}", path("events").display())])
         .args(["-device", "isa-debugcon,iobase=0xe9,chardev=events"])
@@ -271,6 +274,20 @@ fn a_second_cpu_is_created_sleeps_wakes_and_is_destroyed() {
         let ending = run(Scenario::runs_a_second_cpu, Host { vcpus, clock, ..HOST });
         assert_eq!(ending.line, "snp-model: guest terminated: set 0 code 85", "{vcpus} vCPUs, {clock:?}");
         assert_eq!(ending.status, Some(TERMINATED));
+    }
+}
+
+#[test]
+fn a_cpu_that_is_created_for_it_starts_at_an_init() {
+    let ending = run(Scenario::starts_a_cpu_by_init, Host { vcpus: 2, ..HOST });
+    assert_eq!(ending.line, "snp-model: guest terminated: set 0 code 85");
+}
+
+#[test]
+fn interrupts_of_the_apic_and_of_devices_arrive() {
+    for clock in [Clock::Wall, Clock::Instructions] {
+        let ending = run(Scenario::takes_interrupts, Host { clock, ..HOST });
+        assert_eq!(ending.line, "snp-model: guest terminated: set 0 code 85", "{clock:?}");
     }
 }
 
