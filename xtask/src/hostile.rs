@@ -96,8 +96,7 @@ impl Promise {
             L::RandomStuck | L::RandomCycle | L::RandomFails | L::NoRandom => Self::Ends(T::Entropy),
             L::DebugPolicy => Self::IsRefused("lets the host debug it"),
             L::MigrationPolicy => Self::IsRefused("migration agent"),
-            // The default image has one vCPU, so there is nothing that these could do to it.
-            L::NeverStarted | L::StartRefused | L::LaunchVmsa | L::StartedTwice => Self::Serves,
+            L::NeverStarted | L::StartRefused | L::LaunchVmsa | L::StartedTwice => Self::Ends(T::CpuStart),
             L::CpuidAnswers
             | L::Split
             | L::StaleLines

@@ -12,4 +12,5 @@ pub mod ci;
 pub mod demo;
 pub mod guest;
 pub mod hostile;
+pub mod mutants;
 pub mod setup;

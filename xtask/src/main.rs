@@ -21,6 +21,8 @@ enum Command {
     },
     /// Runs every check and test of the project.
     Ci,
+    /// Shows that each promise of the hostile-host tests is broken by an image without the defence behind it.
+    Mutants(xtask::mutants::Options),
     /// Measures the project and prints a table; the results also go to a JSON file.
     BenchAll(xtask::bench::Options),
 }
@@ -29,6 +31,7 @@ fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Demo { chat } => xtask::demo::run(chat),
         Command::Ci => xtask::ci::run(),
+        Command::Mutants(options) => xtask::mutants::run(&options),
         Command::BenchAll(options) => xtask::bench::run(&options),
     };
     match result {

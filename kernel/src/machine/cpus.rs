@@ -96,7 +96,8 @@ const fn apic_id(number: usize) -> u32 {
 
 /// Entered in long mode on the CPU's own stack, as [`prepare`] wrote.
 extern "C" fn enter(number: usize) -> ! {
-    let begun = POOL.arrive(number).and_then(|()| ghcb::begin());
+    // The GHCB first: without one the CPU could not say why it ends the VM.
+    let begun = ghcb::begin().and_then(|()| POOL.arrive(number));
     if let Err(fatal) = begun {
         terminate::terminate(fatal);
     }

@@ -1,0 +1,264 @@
+//! `cargo xtask mutants`: images and clients without one defence, to show that each promise of [`crate::hostile`] rests on it.
+//!
+//! No switch for this is in the source of the guest. A mutant is a copy of the checkout in which a few lines read
+//! otherwise; it is built with the project's own image builder and then attacked like the real image. If it keeps the
+//! promise all the same, the test that watches over the promise proves nothing, and this command fails.
+
+mod list;
+
+use crate::hostile::{Attack, Outcome, Promise, Site};
+use crate::{build, setup};
+use anyhow::{Context, Result, bail, ensure};
+use clap::Args;
+pub use list::{MUTANTS, Mutant};
+use snp_model::hostile::Lie;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+/// What to run.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  cargo xtask mutants\n  cargo xtask mutants --together\n  cargo xtask mutants a6 a13-no-root"
+)]
+pub struct Options {
+    /// Names of mutants, or rows; all if none is given.
+    names: Vec<String>,
+    /// Print the mutants and run none.
+    #[arg(long)]
+    list: bool,
+    /// Build one image without all of the chosen defences, which is quicker: each attack touches one of them. Mutants that do
+    /// not even serve an honest host, and clients, are still built one by one.
+    #[arg(long)]
+    together: bool,
+}
+
+/// Builds and attacks the mutants.
+pub fn run(options: &Options) -> Result<()> {
+    let chosen: Vec<&Mutant> = MUTANTS
+        .iter()
+        .filter(|mutant| {
+            options.names.is_empty()
+                || options.names.iter().any(|name| name == mutant.name || name == mutant.row())
+        })
+        .collect();
+    ensure!(!chosen.is_empty(), "no mutant has one of these names; see `cargo xtask mutants --list`");
+    if options.list {
+        chosen.iter().for_each(|mutant| println!("{:26} {}", mutant.name, mutant.about));
+        return Ok(());
+    }
+    setup::for_demo()?;
+    build::programs()?;
+    let nursery = Nursery::new()?;
+    let (crowd, alone): (Vec<&Mutant>, Vec<&Mutant>) =
+        chosen.into_iter().partition(|mutant| options.together && mutant.serves_honest_hosts());
+    println!("| mutant | what is taken out | attack | promised | what happened |\n|---|---|---|---|---|");
+    let mut survivors = Vec::new();
+    let mut judge = |mutant: &Mutant, outcome: &Outcome, promise: Promise| {
+        let kept = promise.is_kept(outcome);
+        println!(
+            "| {} | {} | {} | {promise:?} | {outcome:?}{} |",
+            mutant.name,
+            mutant.about,
+            mutant.attack,
+            if kept { ": **the promise was kept**" } else { "" }
+        );
+        if kept {
+            survivors.push(mutant.name);
+        }
+    };
+    if !crowd.is_empty() {
+        nursery.with(&crowd, |site| {
+            let honest = site.play(Attack::None)?;
+            ensure!(
+                honest == Outcome::Served,
+                "the image without defences does not serve at all: {honest:?}"
+            );
+            crowd.iter().try_for_each(|mutant| {
+                let attack = mutant.attack()?;
+                judge(mutant, &site.play(attack)?, Promise::under(attack));
+                Ok(())
+            })
+        })?;
+    }
+    for mutant in alone {
+        nursery.with(&[mutant], |site| {
+            let attack = mutant.attack()?;
+            judge(mutant, &site.play(attack)?, Promise::under(attack));
+            Ok(())
+        })?;
+    }
+    ensure!(survivors.is_empty(), "these promises are kept without their defence: {survivors:?}");
+    Ok(())
+}
+
+impl Mutant {
+    /// The row whose defence it lacks.
+    pub fn row(&self) -> &str {
+        self.name.split('-').next().unwrap_or_default()
+    }
+
+    /// The attack that it is to fall to.
+    pub fn attack(&self) -> Result<Attack> {
+        match self.attack {
+            "none" => Ok(Attack::None),
+            "flood" => Ok(Attack::Flood),
+            name => Lie::from_name(name).map(Attack::Lie).with_context(|| format!("no lie is called {name}")),
+        }
+    }
+
+    /// Whether it is an image that keeps working as long as nobody lies.
+    fn serves_honest_hosts(&self) -> bool {
+        self.attack != "none" && !self.is_client()
+    }
+
+    /// Makes its changes to `files`, which are read from `root` where they are not there yet.
+    pub fn patch(&self, root: &Path, files: &mut Vec<(PathBuf, String)>) -> Result<()> {
+        for (file, from, to) in self.changes {
+            let path = PathBuf::from(file);
+            let at = match files.iter().position(|(known, _)| *known == path) {
+                Some(at) => at,
+                None => {
+                    let text = fs::read_to_string(root.join(file))
+                        .with_context(|| format!("{}: cannot read {file}", self.name))?;
+                    files.push((path, text));
+                    files.len() - 1
+                }
+            };
+            let text = &mut files[at].1;
+            if text.matches(from).count() == 0 && text.contains(to) {
+                // Another mutant lacks the same defence.
+                continue;
+            }
+            ensure!(
+                text.matches(from).count() == 1,
+                "{}: {file} does not have exactly once what is to be changed:\n{from}",
+                self.name
+            );
+            *text = text.replacen(from, to, 1);
+        }
+        Ok(())
+    }
+}
+
+/// A copy of the checkout, where one mutant after the other is made.
+struct Nursery {
+    source: PathBuf,
+    target: PathBuf,
+    out: PathBuf,
+    state: PathBuf,
+}
+
+impl Nursery {
+    fn new() -> Result<Self> {
+        let folder = build::target()?.join("mutants");
+        let source = folder.join("source");
+        let nursery = Self {
+            target: folder.join("target"),
+            out: folder.join("image"),
+            state: folder.join("state"),
+            source,
+        };
+        for folder in [&nursery.source, &nursery.out, &nursery.state] {
+            fs::create_dir_all(folder)?;
+        }
+        let listed = Command::new("git")
+            .args(["ls-files", "--cached", "--others", "--exclude-standard"])
+            .current_dir(build::root())
+            .output()?;
+        ensure!(listed.status.success(), "git cannot list the files of this checkout");
+        for name in String::from_utf8(listed.stdout)?.lines() {
+            let (from, to) = (build::root().join(name), nursery.source.join(name));
+            if let (true, Some(folder)) = (from.is_file(), to.parent()) {
+                fs::create_dir_all(folder)?;
+                write_if_other(&to, &fs::read(from)?)?;
+            }
+        }
+        Ok(nursery)
+    }
+
+    /// Builds what lacks the defences of `mutants`, and has it attacked.
+    fn with(&self, mutants: &[&Mutant], attack: impl FnOnce(&Site<'_>) -> Result<()>) -> Result<()> {
+        let start = Instant::now();
+        let mut patched = Vec::new();
+        mutants.iter().try_for_each(|mutant| mutant.patch(&build::root(), &mut patched))?;
+        for (file, text) in &patched {
+            write_if_other(&self.source.join(file), text.as_bytes())?;
+        }
+        let built = self.build(mutants.iter().any(|mutant| mutant.is_client()));
+        let names: Vec<&str> = mutants.iter().map(|mutant| mutant.name).collect();
+        eprintln!("mutants: {} built in {} s", names.join(", "), start.elapsed().as_secs());
+        let done = built.and_then(|client| attack(&Site { image: &self.out, state: &self.state, client }));
+        for (file, _) in &patched {
+            write_if_other(&self.source.join(file), &fs::read(build::root().join(file))?)?;
+        }
+        done
+    }
+
+    /// Builds what is changed; the client to use.
+    fn build(&self, client: bool) -> Result<PathBuf> {
+        if client {
+            self.run("cargo", &["build", "--release", "--locked", "-p", "client"])?;
+            build::image(&self.out)?;
+            return Ok(self.target.join("release/cloister"));
+        }
+        let builder = build::program("cloister-image")?;
+        let out = self.out.to_str().context("the target folder's path is not UTF-8")?;
+        self.run(&builder, &["build", "--out", out])?;
+        build::program("cloister")
+    }
+
+    fn run(&self, program: impl AsRef<std::ffi::OsStr>, arguments: &[&str]) -> Result<()> {
+        let output = Command::new(program)
+            .args(arguments)
+            .current_dir(&self.source)
+            .env_remove("CARGO_MANIFEST_DIR")
+            .env("CARGO_TARGET_DIR", &self.target)
+            // A mutant may leave things unused.
+            .env("RUSTFLAGS", "-Awarnings")
+            .stdin(Stdio::null())
+            .output()?;
+        if !output.status.success() {
+            bail!("the mutant cannot be built:\n{}", String::from_utf8_lossy(&output.stderr));
+        }
+        Ok(())
+    }
+}
+
+/// Leaves the file's time alone if nothing changes, so that cargo builds only what is new.
+fn write_if_other(path: &Path, bytes: &[u8]) -> Result<()> {
+    if fs::read(path).ok().as_deref() != Some(bytes) {
+        fs::write(path, bytes)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_mutant_can_be_made_and_attacked() {
+        for mutant in MUTANTS {
+            let mut files = Vec::new();
+            mutant.attack().unwrap();
+            mutant.patch(&build::root(), &mut files).unwrap();
+            assert!(!files.is_empty(), "{}", mutant.name);
+        }
+    }
+
+    #[test]
+    fn they_can_be_made_together() {
+        let mut files = Vec::new();
+        MUTANTS.iter().for_each(|mutant| mutant.patch(&build::root(), &mut files).unwrap());
+    }
+
+    #[test]
+    fn every_row_has_a_mutant() {
+        for row in 1..=21 {
+            let row = format!("a{row}");
+            assert!(MUTANTS.iter().any(|mutant| mutant.row() == row), "{row}");
+        }
+    }
+}
