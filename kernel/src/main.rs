@@ -26,7 +26,7 @@ use machine::cpus::{self, Cpus};
 use machine::ghcb::{Host, emit};
 use machine::memory::{self, Memory};
 use machine::shared::SharedRun;
-use machine::{clock, descriptors, ghcb, heap, image, instructions, processor, random};
+use machine::{clock, descriptors, ghcb, heap, image, instructions, paging, processor, random};
 use service::{Service, StartError};
 use wire::event::{DeviceKind, Event};
 use wire::termination::Termination;
@@ -77,7 +77,7 @@ fn run() -> OrFatal<Infallible> {
     guest.first_report()?;
     emit(Event::Attested {});
 
-    let model = model(&manifest, &mut shared, weights)?;
+    let (model, weights) = model(&manifest, &mut shared, weights)?;
     emit(Event::ModelReady {});
 
     let network = take(&mut shared, network::MEMORY_BYTES)?;
@@ -97,6 +97,7 @@ fn run() -> OrFatal<Infallible> {
     let mac = card.mac();
     let seed = u64::from_le_bytes(seed);
     let mut server = Server::new(&mut card, mac, &address, connections, seed, clock::now_ms());
+    paging::check(&layout, weights)?;
     emit(Event::Listening { port: address.port.into() });
 
     loop {
@@ -126,12 +127,12 @@ fn manifest() -> OrFatal<Manifest> {
     Manifest::decode(bytes).map_err(|_| invalid(length.into()))
 }
 
-/// Reads the weights and loads the engine. The disk is not used after that.
+/// Reads the weights and loads the engine: it, and the weights' bytes. The disk is not used after that.
 fn model(
     manifest: &Manifest,
     shared: &mut SharedRun,
     arena: &'static mut [u8],
-) -> OrFatal<&'static Model<'static>> {
+) -> OrFatal<(&'static Model<'static>, &'static [u8])> {
     let block = Block::start(Host, take(shared, block::MEMORY_BYTES)?, manifest.machine.weights)
         .map_err(|error| device_failure(error, DeviceKind::Weights))?;
     emit(Event::DeviceReady { device: DeviceKind::Weights });
@@ -147,7 +148,7 @@ fn model(
     memory::freeze(weights)?;
     emit(Event::WeightsVerified { bytes: manifest.model.weights_bytes });
     let model = Model::load(weights).map_err(|_| Fatal::new(Termination::ModelRejected, 0))?;
-    Ok(Box::leak(Box::new(model)))
+    Ok((Box::leak(Box::new(model)), weights))
 }
 
 fn take(shared: &mut SharedRun, size: usize) -> OrFatal<SharedRun> {

@@ -16,7 +16,7 @@ use wire::termination::Termination;
 
 /// Turns for which a CPU without work waits before it halts: about a millisecond, which is longer than any pause between
 /// two tasks while an answer is generated.
-const PATIENCE: u32 = if cfg!(test) { 16 } else { 1 << 14 };
+const PATIENCE: u32 = if cfg!(test) { 16 } else { 1 << 16 };
 /// A CPU that was woken and is not awake after so many further tasks is woken again: the host may have seen the
 /// wake-up before the halt.
 const WAKE_AGAIN: u32 = 64;

@@ -10,6 +10,7 @@ unsafe extern "C" {
     static __text_end: u8;
     static __ghcb: u8;
     static __tables: u8;
+    static __rodata_end: u8;
     static __vmsas: u8;
     static __stack_main_bottom: u8;
     static __stack_main_top: u8;
@@ -42,6 +43,11 @@ address! {
 /// The code, and nothing but code.
 pub fn text() -> Range<u64> {
     (&raw const __text_start) as u64..(&raw const __text_end) as u64
+}
+
+/// Constants, which are never written.
+pub fn constants() -> Range<u64> {
+    (&raw const __text_end) as u64..(&raw const __rodata_end) as u64
 }
 
 /// The first CPU's stacks.

@@ -3,19 +3,14 @@
 //! The entry made the tables of the image (4 KiB pages, W^X, guards under the stacks). This adds RAM in pages of 2 MiB,
 //! which is data only: writable, never executable. All entries use PAT slot 0, write-back, as RAM must be.
 
+use super::cpus::{self, Cpus};
 use super::{image, instructions};
+use alloc::vec::Vec;
+use inference::Workers;
 use kernel::fatal::{Fatal, OrFatal};
-use kernel::memory::layout::{FRAME, TABLE};
-use kernel::snp::cpuid::C_BIT;
+use kernel::memory::layout::{FRAME, Layout, TABLE};
+use kernel::memory::tables::{ADDRESS, LARGE, NO_EXECUTE, PRESENT, PRIVATE, Rules, WRITABLE};
 use wire::termination::Termination;
-
-const PRESENT: u64 = 1;
-const WRITABLE: u64 = 1 << 1;
-const LARGE: u64 = 1 << 7;
-const PRIVATE: u64 = 1 << C_BIT;
-const NO_EXECUTE: u64 = 1 << 63;
-/// Bits 50 to 12: an address below the C-bit.
-const ADDRESS: u64 = 0x0007_ffff_ffff_f000;
 
 /// Whose a mapping is.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -139,6 +134,20 @@ pub fn unmap(page: u64) -> OrFatal<()> {
     // SAFETY: an access that this forbids ends the VM.
     unsafe { instructions::invlpg(page) };
     Ok(())
+}
+
+/// Walks the live tables and ends the VM if they are not as they must be. `weights` were frozen.
+pub fn check(layout: &Layout, weights: &[u8]) -> OrFatal<()> {
+    let start = weights.as_ptr() as u64;
+    let frozen = start..start + weights.len() as u64;
+    let absent: Vec<u64> = (0..Cpus.count()).flat_map(|number| cpus::stacks(number).guards()).collect();
+    let rules = Rules {
+        code: image::text(),
+        shared: [image::ghcb()..image::ghcb() + TABLE, layout.shared.clone()],
+        frozen: [image::constants(), frozen],
+        absent: &absent,
+    };
+    rules.check(image::tables(), &read).map(|_| ())
 }
 
 /// The entry of a 4 KiB page of the first 6 MiB.

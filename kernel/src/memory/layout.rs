@@ -15,11 +15,16 @@ pub const TABLE: u64 = 4096;
 /// End of the memory that holds the image.
 pub const FIRST_FREE: u64 = 0x60_0000;
 /// End of the highest memory that a manifest may ask for.
-pub const LIMIT: u64 = FOUR_GIB + MAX_MIB as u64 * MIB;
+pub const LIMIT: u64 = TIB + MAX_MIB as u64 * MIB;
 
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 const FOUR_GIB: u64 = 4 * GIB;
+const TIB: u64 = 1024 * GIB;
+/// On AMD processors the 12 GiB below 1 TiB are HyperTransport's (`AMD_HT_START` in QEMU `hw/i386/pc.c`).
+const HYPER_TRANSPORT: u64 = 0xfd_0000_0000;
+/// What q35 sets aside behind RAM for 64-bit device memory (`Q35_PCI_HOST_HOLE64_SIZE_DEFAULT`).
+const DEVICE_HOLE: u64 = 32 * GIB;
 const MIN_MIB: u32 = 1024;
 const MAX_MIB: u32 = 1 << 20;
 const SHARED_BYTES: u64 = 2 * FRAME;
@@ -42,7 +47,8 @@ pub struct Layout {
 
 impl Layout {
     /// Plans the use of `memory_mib` MiB as q35 places them: up to 2.75 GiB in one piece from 0; with more, 2 GiB from 0
-    /// and the rest from 4 GiB (QEMU `hw/i386/pc_q35.c`).
+    /// and the rest from 4 GiB (QEMU `hw/i386/pc_q35.c`), or from 1 TiB if it would otherwise reach what is HyperTransport's
+    /// (`pc_memory_init`).
     pub fn plan(memory_mib: u32, vcpus: u32, weights_bytes: u64) -> OrFatal<Self> {
         let refused = Fatal::new(Termination::MemoryLayout, memory_mib.into());
         if !(MIN_MIB..=MAX_MIB).contains(&memory_mib) {
@@ -53,7 +59,10 @@ impl Layout {
         }
         let total = u64::from(memory_mib) * MIB / FRAME * FRAME;
         let low_end = if total < 11 * GIB / 4 { total } else { 2 * GIB };
-        let high = FOUR_GIB..FOUR_GIB + (total - low_end);
+        let high_bytes = total - low_end;
+        let crosses = FOUR_GIB + high_bytes.next_multiple_of(GIB) + DEVICE_HOLE > HYPER_TRANSPORT;
+        let high_start = if crosses { TIB } else { FOUR_GIB };
+        let high = high_start..high_start + high_bytes;
 
         let shared = FIRST_FREE..FIRST_FREE + SHARED_BYTES;
         let stacks_bytes = (u64::from(vcpus - 1) * AREA).next_multiple_of(FRAME);
@@ -116,6 +125,17 @@ mod tests {
     }
 
     #[test]
+    fn a10_ram_stays_clear_of_hyper_transport() {
+        // 2 GiB below, 976 GiB from 4 GiB, 32 GiB for devices: 1012 GiB, where HyperTransport begins.
+        let last = Layout::plan(978 << 10, 1, 0).unwrap();
+        assert_eq!(last.heap[1].end.max(last.heap[0].end), HYPER_TRANSPORT - DEVICE_HOLE);
+        let next = Layout::plan((978 << 10) + 2, 1, 0).unwrap();
+        assert_eq!(next.heap.iter().map(|range| range.start).max(), Some(TIB));
+        let most = Layout::plan(MAX_MIB, 64, 0).unwrap();
+        assert!(most.heap.iter().all(|range| range.end <= LIMIT));
+    }
+
+    #[test]
     fn a16_a_number_of_cpus_that_cannot_be_is_refused() {
         for vcpus in [0, 65, u32::MAX] {
             assert_eq!(Layout::plan(1024, vcpus, 0).unwrap_err().reason, Termination::CpuStart, "{vcpus}");
@@ -127,13 +147,14 @@ mod tests {
         fn a10_ranges_are_frames_of_ram_and_do_not_overlap(mib in MIN_MIB..=MAX_MIB, vcpus in 1u32..=64, weights in 0u64..1 << 41) {
             let Ok(layout) = Layout::plan(mib, vcpus, weights) else { return Ok(()) };
             let low = if u64::from(mib) < 2816 { u64::from(mib) * MIB } else { 2 * GIB };
-            let high_end = FOUR_GIB + u64::from(mib) * MIB - low;
+            let high_start = if mib > (978 << 10) { TIB } else { FOUR_GIB };
+            let high_end = high_start + u64::from(mib) * MIB - low;
             let [one, other] = layout.heap.clone();
             let mut ranges = [layout.shared.clone(), layout.tables.clone(), layout.stacks.clone(), layout.weights.clone(), one, other];
             for range in &ranges {
                 prop_assert!(range.start % FRAME == 0 && range.end % FRAME == 0 && range.start <= range.end);
                 let in_low = range.start >= FIRST_FREE && range.end <= low;
-                prop_assert!(in_low || (range.start >= FOUR_GIB && range.end <= high_end), "{range:x?}");
+                prop_assert!(in_low || (range.start >= high_start && range.end <= high_end) || (range.is_empty() && low == u64::from(mib) * MIB), "{range:x?}");
             }
             prop_assert!(layout.weights.end - layout.weights.start >= weights);
             prop_assert!(layout.tables.end <= GIB);

@@ -4,3 +4,4 @@ pub mod accept;
 #[expect(unsafe_code, reason = "a global allocator is an unsafe trait")]
 pub mod heap;
 pub mod layout;
+pub mod tables;
