@@ -6,8 +6,14 @@
 use crate::canonical::{NotCanonical, Reader, Writer};
 use alloc::{string::String, vec::Vec};
 use sha2::{Digest, Sha384};
+use wire::chat::Role;
 
 const LABEL: &str = "cloister manifest v1";
+
+/// How a frame is encoded: whether there is one, and whether a space follows.
+const NO_FRAME: u64 = 0;
+const FRAME: u64 = 1;
+const FRAME_AND_SPACE: u64 = 2;
 
 /// Guest-physical address at which both containers place the encoded manifest: its length (`u32`,
 /// little-endian), then its bytes.
@@ -83,22 +89,51 @@ pub struct Network {
     pub port: u16,
 }
 
+/// What stands before a text of a prompt: tokens, and whether the text is then tokenised with a space before it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Frame {
+    /// The tokens since the text before.
+    pub tokens: Vec<u32>,
+    /// Whether a space belongs to the text that follows.
+    pub space: bool,
+}
+
 /// The model's chat template as token ids (REQUIREMENTS E2): user text is only ever placed between these, and is
 /// itself never parsed for control tokens.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ChatTemplate {
-    /// Once at the start of a prompt (often the BOS token; may be empty).
-    pub start: Vec<u32>,
-    /// Before a system turn.
-    pub system_open: Vec<u32>,
-    /// Before a user turn.
-    pub user_open: Vec<u32>,
-    /// Before an assistant turn; also what the model continues.
-    pub assistant_open: Vec<u32>,
-    /// After any turn.
-    pub close: Vec<u32>,
+    /// By what stands before (nothing, a system turn, a user's, an assistant's) and after (a system turn, a user's, an
+    /// assistant's, the answer that the model is to give). None where the format does not have that order.
+    pub frames: [[Option<Frame>; 4]; 4],
     /// Tokens that end an answer.
     pub stop: Vec<u32>,
+}
+
+impl ChatTemplate {
+    /// The frame between a turn, or the start of the prompt, and the next turn, or the answer.
+    pub fn frame(&self, before: Option<Role>, after: Option<Role>) -> Option<&Frame> {
+        self.frames[before.map_or(0, |role| 1 + role as usize)][after.map_or(3, |role| role as usize)]
+            .as_ref()
+    }
+
+    /// The same, to be set.
+    pub fn frame_mut(&mut self, before: Option<Role>, after: Option<Role>) -> &mut Option<Frame> {
+        &mut self.frames[before.map_or(0, |role| 1 + role as usize)][after.map_or(3, |role| role as usize)]
+    }
+
+    /// A template in which what opens a turn does not depend on the turn before, and `close` ends every turn.
+    pub fn from_turns(start: &[u32], open: [&[u32]; 3], close: &[u32], stop: Vec<u32>) -> Self {
+        let mut template = Self { stop, ..Self::default() };
+        for (before, frames) in template.frames.iter_mut().enumerate() {
+            for (after, frame) in frames.iter_mut().enumerate() {
+                let ending = if before == 0 { start } else { close };
+                // The answer is an assistant's turn.
+                let opening = open[after.min(2)];
+                *frame = Some(Frame { tokens: [ending, opening].concat(), space: false });
+            }
+        }
+        template
+    }
 }
 
 /// A task's measured instruction.
@@ -138,9 +173,15 @@ impl Manifest {
         w.bytes(self.image.as_bytes()).bytes(self.version.as_bytes());
         w.bytes(self.model.name.as_bytes()).number(self.model.weights_bytes).bytes(&self.model.weights_root);
         let t = &self.template;
-        for tokens in [&t.start, &t.system_open, &t.user_open, &t.assistant_open, &t.close, &t.stop] {
-            w.tokens(tokens);
+        for frame in t.frames.iter().flatten() {
+            match frame {
+                None => w.number(NO_FRAME),
+                Some(frame) => {
+                    w.number(if frame.space { FRAME_AND_SPACE } else { FRAME }).tokens(&frame.tokens)
+                }
+            };
         }
+        w.tokens(&t.stop);
         w.number(self.tasks.len() as u64);
         for task in &self.tasks {
             w.bytes(task.task.as_bytes()).tokens(&task.instruction);
@@ -171,13 +212,19 @@ impl Manifest {
                 weights_bytes: r.number()?,
                 weights_root: r.array()?,
             },
-            template: ChatTemplate {
-                start: r.tokens()?,
-                system_open: r.tokens()?,
-                user_open: r.tokens()?,
-                assistant_open: r.tokens()?,
-                close: r.tokens()?,
-                stop: r.tokens()?,
+            template: {
+                let mut template = ChatTemplate::default();
+                for frame in template.frames.iter_mut().flatten() {
+                    *frame = match r.number()? {
+                        NO_FRAME => None,
+                        kind @ (FRAME | FRAME_AND_SPACE) => {
+                            Some(Frame { tokens: r.tokens()?, space: kind == FRAME_AND_SPACE })
+                        }
+                        _ => return Err(NotCanonical),
+                    };
+                }
+                template.stop = r.tokens()?;
+                template
             },
             tasks: {
                 let count: u8 = r.number()?;
@@ -231,11 +278,16 @@ mod tests {
     }
 
     prop_compose! {
+        fn frame()(tokens in tokens(), space: bool) -> Frame {
+            Frame { tokens, space }
+        }
+    }
+
+    prop_compose! {
         fn template()(
-            start in tokens(), system_open in tokens(), user_open in tokens(),
-            assistant_open in tokens(), close in tokens(), stop in tokens(),
+            frames in prop::array::uniform4(prop::array::uniform4(prop::option::of(frame()))), stop in tokens(),
         ) -> ChatTemplate {
-            ChatTemplate { start, system_open, user_open, assistant_open, close, stop }
+            ChatTemplate { frames, stop }
         }
     }
 

@@ -21,6 +21,7 @@ pub mod limits;
 pub mod reset;
 pub mod rom;
 pub mod source;
+pub mod template;
 pub mod tools;
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 use attestation::manifest::{DeviceSlot, Limits, MAX_VCPUS, Machine, Manifest, Network};
 use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
+use wire::chat::Role;
 
 /// The tasks that the guest knows.
 pub const TASKS: [&str; 4] = ["chat", "reply", "rewrite", "summarize"];
@@ -84,27 +85,40 @@ fn within(field: &str, value: u32, range: RangeInclusive<u32>) -> Result<(), Out
 
 fn tokens(manifest: &Manifest) -> Result<(), OutOfBounds> {
     let t = &manifest.template;
-    for (field, tokens) in [
-        ("template.user", &t.user_open),
-        ("template.assistant", &t.assistant_open),
-        ("template.stop", &t.stop),
-    ] {
-        if tokens.is_empty() {
-            return refuse(field, "is empty; the guest could not tell where an answer begins or ends");
-        }
+    if t.stop.is_empty() {
+        return refuse("template.stop", "is empty; the guest could not tell where an answer ends");
+    }
+    let length = |before, after| t.frame(before, after).map(|frame| frame.tokens.len());
+    let (Some(user), Some(answer)) = (length(None, Some(Role::User)), length(Some(Role::User), None)) else {
+        return refuse("template", "has no frame for a user's turn and the answer to it");
+    };
+    if answer == 0 {
+        return refuse(
+            "template",
+            "puts no token before an answer; the guest could not tell where it begins",
+        );
     }
     if manifest.tasks.is_empty() {
         return refuse("tasks", format!("is empty; name at least one of {}", TASKS.join(", ")));
     }
-    let frame = [&t.start, &t.system_open, &t.close, &t.user_open, &t.close, &t.assistant_open];
-    let frame: usize = frame.iter().map(|tokens| tokens.len()).sum();
     let room = (manifest.limits.context_tokens - manifest.limits.output_tokens) as usize;
     for task in &manifest.tasks {
         let field = format!("tasks.{}", task.task);
         if !TASKS.contains(&task.task.as_str()) {
             return refuse(&field, format!("is not a task of the guest; choose from {}", TASKS.join(", ")));
         }
-        if frame + task.instruction.len() > room / 2 {
+        let system = length(None, Some(Role::System)).zip(length(Some(Role::System), Some(Role::User)));
+        let frame = match (task.instruction.is_empty(), system) {
+            (true, _) => user,
+            (false, Some((system, user))) => system + user,
+            (false, None) => {
+                return refuse(
+                    &field,
+                    "has an instruction, but the model's chat format has no system turn for it",
+                );
+            }
+        };
+        if frame + answer + task.instruction.len() > room / 2 {
             return refuse(
                 &field,
                 "leaves less than half of the prompt for messages; shorten the instruction",

@@ -237,7 +237,7 @@ mod tests {
     #[test]
     fn a_manifest_or_kernel_that_does_not_fit_is_refused() {
         let mut long = manifest();
-        long.template.start = vec![0; MANIFEST_MAX_BYTES / 4];
+        long.template.stop = vec![0; MANIFEST_MAX_BYTES / 4];
         assert!(matches!(build(&kernel(&[0xf4]), &long), Err(RomError::Manifest(_))));
         assert!(matches!(build(b"#!/bin/sh", &manifest()), Err(RomError::Kernel(_))));
     }

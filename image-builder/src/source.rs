@@ -4,15 +4,17 @@
 //! the instructions' texts into tokens: nothing is left to be tokenised or looked up in the guest.
 
 use crate::limits::{self, OutOfBounds};
+use crate::template::{ModelTemplate, TemplateError};
 use attestation::manifest::{
     ChatTemplate, DeviceSlot, Limits, Machine, Manifest, ModelIdentity, Network, TaskPrompt,
 };
 use attestation::weights;
-use inference::{Model, Tokenizer};
+use inference::{Model, Tokenizer, gguf};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
+use wire::chat::Role;
 
 /// Why a manifest's source cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -65,6 +67,9 @@ pub enum SourceError {
         /// The name.
         name: String,
     },
+    /// The model's chat template cannot be used, or is not what the manifest says.
+    #[error(transparent)]
+    Template(#[from] TemplateError),
     /// A value is outside what the guest accepts.
     #[error(transparent)]
     OutOfBounds(#[from] OutOfBounds),
@@ -99,7 +104,7 @@ impl Source {
 struct File {
     image: Image,
     model: ModelTable,
-    template: Template,
+    template: Option<Template>,
     tasks: BTreeMap<String, String>,
     limits: LimitsTable,
     machine: MachineTable,
@@ -129,6 +134,9 @@ struct Template {
     assistant: Vec<Piece>,
     close: Vec<Piece>,
     stop: Vec<Piece>,
+    /// Whether the model's own template is not compared.
+    #[serde(default)]
+    differs_from_model: bool,
 }
 
 /// A piece of the template: text, or the name of a control token.
@@ -189,18 +197,24 @@ impl File {
         let (weights_root, weights_bytes) =
             weights::root(gguf).map_err(|source| SourceError::Weights { path: path.into(), source })?;
 
-        let t = &self.template;
-        let template = ChatTemplate {
-            start: tokens(tokenizer, "template.start", &t.start)?,
-            system_open: tokens(tokenizer, "template.system", &t.system)?,
-            user_open: tokens(tokenizer, "template.user", &t.user)?,
-            assistant_open: tokens(tokenizer, "template.assistant", &t.assistant)?,
-            close: tokens(tokenizer, "template.close", &t.close)?,
-            stop: tokens(tokenizer, "template.stop", &t.stop)?,
+        let gguf = gguf::File::parse(gguf)
+            .map_err(|error| SourceError::Gguf { path: path.into(), reason: error.to_string() })?;
+        let own = ModelTemplate::from_gguf(&gguf, tokenizer)?;
+        let template = match &self.template {
+            None => own.ok_or(TemplateError::Missing)?.frames()?,
+            Some(written) => {
+                let template = written.frames(tokenizer)?;
+                if let Some(own) = own.filter(|_| !written.differs_from_model) {
+                    own.check(&template)?;
+                }
+                template
+            }
         };
+        let space = template.frame(None, Some(Role::System)).is_some_and(|frame| frame.space);
         let tasks = self.tasks.into_iter();
-        let tasks =
-            tasks.map(|(task, text)| TaskPrompt { task, instruction: tokenizer.encode(&text) }).collect();
+        let tasks = tasks
+            .map(|(task, text)| TaskPrompt { task, instruction: instruction(tokenizer, &text, space) })
+            .collect();
         let (address, prefix) = limits::subnet(&self.network.address)?;
         let slot = |table: &SlotTable| DeviceSlot { device: table.device, bar: table.bar };
         let l = &self.limits;
@@ -234,6 +248,31 @@ impl File {
         limits::check(&manifest, u32::try_from(model.config().context_length).unwrap_or(u32::MAX))?;
         Ok(manifest)
     }
+}
+
+impl Template {
+    fn frames(&self, tokenizer: &Tokenizer) -> Result<ChatTemplate, SourceError> {
+        let tokens = |place: &str, pieces| tokens(tokenizer, &format!("template.{place}"), pieces);
+        let open = [
+            tokens("system", &self.system)?,
+            tokens("user", &self.user)?,
+            tokens("assistant", &self.assistant)?,
+        ];
+        for (field, open) in [("template.user", &open[1]), ("template.assistant", &open[2])] {
+            if open.is_empty() {
+                let problem = "is empty; the guest could not tell where an answer begins or ends";
+                return Err(OutOfBounds { field: field.into(), problem: problem.into() }.into());
+            }
+        }
+        let (start, close) = (tokens("start", &self.start)?, tokens("close", &self.close)?);
+        let open = [open[0].as_slice(), &open[1], &open[2]];
+        Ok(ChatTemplate::from_turns(&start, open, &close, tokens("stop", &self.stop)?))
+    }
+}
+
+/// The tokens of a task's instruction; none if it is empty, even where a space would stand before it.
+fn instruction(tokenizer: &Tokenizer, text: &str, space: bool) -> Vec<u32> {
+    if text.is_empty() { Vec::new() } else { tokenizer.encode_continued(text, space) }
 }
 
 fn tokens(tokenizer: &Tokenizer, place: &str, pieces: &[Piece]) -> Result<Vec<u32>, SourceError> {

@@ -11,6 +11,7 @@ use model::{END_OF_TEXT, Ending, IM_END, IM_START};
 use std::fs;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
+use wire::chat::Role;
 
 const MANIFEST: &str = include_str!("../../models/manifest.toml");
 
@@ -50,10 +51,13 @@ fn the_default_manifest_becomes_tokens_of_the_model() {
     let text = |tokens: &[u32]| -> String {
         tokens.iter().flat_map(|t| tokenizer.decode(*t)).map(|byte| char::from(*byte)).collect()
     };
-    assert_eq!(manifest.template.system_open[0], IM_START);
-    assert_eq!(text(&manifest.template.system_open), "system\n");
-    assert_eq!(manifest.template.close[0], IM_END);
-    assert_eq!(text(&manifest.template.close), "\n");
+    let system = manifest.template.frame(None, Some(Role::System)).unwrap();
+    assert_eq!(
+        (system.tokens[0], text(&system.tokens).as_str(), system.space),
+        (IM_START, "system\n", false)
+    );
+    let user = manifest.template.frame(Some(Role::System), Some(Role::User)).unwrap();
+    assert_eq!((user.tokens[0], user.tokens[2], text(&user.tokens).as_str()), (IM_END, IM_START, "\nuser\n"));
     assert_eq!(manifest.template.stop, [IM_END, END_OF_TEXT]);
     assert_eq!(text(&manifest.task("summarize").unwrap().instruction), "Summarize the chat.");
     assert!(manifest.task("chat").unwrap().instruction.is_empty());

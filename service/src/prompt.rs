@@ -38,67 +38,67 @@ fn spaced<'a>(line: &mut String, words: impl Iterator<Item = &'a str>) {
     }
 }
 
-/// The prompt that asks for a summary.
+/// The prompt that asks for a summary; `None` if the model's format has no frame for it.
 pub(crate) fn summarize(
     request: &SummarizeRequest,
     instruction: &[u32],
     manifest: &Manifest,
     tokenizer: &Tokenizer,
-) -> Prompt {
-    let lines: Vec<Prompt> = request
-        .messages
-        .iter()
-        .map(|Message { sender, text }| Zeroizing::new(tokenizer.encode(&line(sender, text))))
-        .collect();
+) -> Option<Prompt> {
     let template = &manifest.template;
-    let mut parts = instructed(template, instruction);
-    parts.push(&template.user_open);
+    let (mut parts, before) = instructed(template, instruction)?;
+    let frame = template.frame(before, Some(Role::User))?;
+    let lines = request.messages.iter().enumerate().map(|(index, Message { sender, text })| {
+        // The first line follows the frame, every other one a line break.
+        Zeroizing::new(tokenizer.encode_continued(&line(sender, text), frame.space && index == 0))
+    });
+    let lines: Vec<Prompt> = lines.collect();
+    parts.push(&frame.tokens);
     parts.extend(lines.iter().map(|line| line.as_slice()));
-    parts.extend([template.close.as_slice(), &template.assistant_open]);
-    join(&parts)
+    parts.push(&template.frame(Some(Role::User), None)?.tokens);
+    Some(join(&parts))
 }
 
-/// The prompt that continues a conversation.
+/// The prompt that continues a conversation; `None` if the model's format does not have turns in this order.
 pub(crate) fn chat(
     request: &ChatRequest,
     instruction: &[u32],
     manifest: &Manifest,
     tokenizer: &Tokenizer,
-) -> Prompt {
-    let contents: Vec<(Role, Prompt)> = request
-        .messages
-        .iter()
-        .map(|message| (message.role, Zeroizing::new(tokenizer.encode(&message.content))))
-        .collect();
+) -> Option<Prompt> {
     let template = &manifest.template;
-    let mut parts = instructed(template, instruction);
-    for (role, content) in &contents {
-        parts.extend([opening(template, *role), content.as_slice(), &template.close]);
+    let (mut parts, mut before) = instructed(template, instruction)?;
+    let mut turns: Vec<(&[u32], Prompt)> = Vec::with_capacity(request.messages.len());
+    for message in &request.messages {
+        let frame = template.frame(before, Some(message.role))?;
+        let content = Zeroizing::new(tokenizer.encode_continued(&message.content, frame.space));
+        turns.push((&frame.tokens, content));
+        before = Some(message.role);
     }
-    parts.push(&template.assistant_open);
-    join(&parts)
+    for (frame, content) in &turns {
+        parts.extend([*frame, content.as_slice()]);
+    }
+    parts.push(&template.frame(before, None)?.tokens);
+    Some(join(&parts))
 }
 
-fn opening(template: &ChatTemplate, role: Role) -> &[u32] {
-    match role {
-        Role::System => &template.system_open,
-        Role::User => &template.user_open,
-        Role::Assistant => &template.assistant_open,
-    }
-}
-
-/// The measured tokens that every prompt of a task begins with.
+/// The measured tokens that a task's prompts begin with, if the first turn is a user's.
 pub(crate) fn start(template: &ChatTemplate, instruction: &[u32]) -> Vec<u32> {
-    instructed(template, instruction).concat()
+    let Some((mut parts, before)) = instructed(template, instruction) else { return Vec::new() };
+    parts.extend(template.frame(before, Some(Role::User)).map(|frame| frame.tokens.as_slice()));
+    parts.concat()
 }
 
-/// The start of the prompt and the task's instruction, if it has one.
-fn instructed<'a>(template: &'a ChatTemplate, instruction: &'a [u32]) -> Vec<&'a [u32]> {
-    let mut parts = Vec::from([template.start.as_slice()]);
-    if !instruction.is_empty() {
-        parts.extend([template.system_open.as_slice(), instruction, &template.close]);
+/// What every prompt of a task begins with: the task's instruction in its frame, if it has one. And the turn that was.
+fn instructed<'a>(
+    template: &'a ChatTemplate,
+    instruction: &'a [u32],
+) -> Option<(Vec<&'a [u32]>, Option<Role>)> {
+    if instruction.is_empty() {
+        return Some((Vec::new(), None));
     }
-    parts
+    let frame = template.frame(None, Some(Role::System))?;
+    Some((Vec::from([frame.tokens.as_slice(), instruction]), Some(Role::System)))
 }
 
 /// `concat` allocates once, so no copy stays behind.

@@ -39,7 +39,7 @@ fn summarize(body: &[u8], manifest: &Manifest, tokenizer: &Tokenizer) -> Result<
         return Err(NO_MESSAGES);
     }
     let max_tokens = max_tokens(request.max_tokens, manifest)?;
-    let prompt = prompt::summarize(&request, instruction, manifest, tokenizer);
+    let prompt = prompt::summarize(&request, instruction, manifest, tokenizer).ok_or(INTERNAL)?;
     Ok(Task { shape: Shape::Task, generation: generation(prompt, max_tokens, Sampling::default(), manifest) })
 }
 
@@ -56,7 +56,7 @@ fn chat(
     }
     let max_tokens = max_tokens(request.max_tokens, manifest)?;
     let sampling = sampling(&request, random)?;
-    let prompt = prompt::chat(&request, instruction, manifest, tokenizer);
+    let prompt = prompt::chat(&request, instruction, manifest, tokenizer).ok_or(BAD_ORDER)?;
     let shape = if request.stream { Shape::ChatStream } else { Shape::ChatWhole };
     Ok(Task { shape, generation: generation(prompt, max_tokens, sampling, manifest) })
 }
@@ -119,6 +119,9 @@ const NOT_CHAT: Refusal = bad(
     "the body must be JSON: an object with `messages`, a list of objects with `role` and `content`, both text; see the OpenAI chat completion API",
 );
 const NO_MESSAGES: Refusal = bad("there are no messages; send at least one");
+const BAD_ORDER: Refusal = bad(
+    "the model's chat format does not have roles in this order; send at most one `system` message, first, and then `user` and `assistant` in turns, `user` last",
+);
 const NO_TOKENS: Refusal = bad("`max_tokens` must be at least 1");
 const BAD_SAMPLING: Refusal = bad(
     "`temperature` must be from 0 to 2, `top_p` above 0 and at most 1, `min_p` from 0 to 1, and `repetition_penalty` from 0.1 to 10",

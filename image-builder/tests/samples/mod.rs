@@ -39,14 +39,7 @@ pub fn manifest() -> Manifest {
         image: "test".into(),
         version: "1".into(),
         model: ModelIdentity { name: "tiny".into(), weights_bytes: 9, weights_root: [7; 48] },
-        template: ChatTemplate {
-            start: vec![],
-            system_open: vec![1],
-            user_open: vec![2],
-            assistant_open: vec![3],
-            close: vec![4],
-            stop: vec![5],
-        },
+        template: ChatTemplate::from_turns(&[], [&[1], &[2], &[3]], &[4], vec![5]),
         tasks: vec![TaskPrompt { task: "chat".into(), instruction: vec![] }],
         limits: Limits {
             context_tokens: 64,

@@ -126,14 +126,13 @@ pub fn chatml_manifest(tokenizer: &Tokenizer) -> Option<Manifest> {
     let open = |role: &str| [vec![start], tokenizer.encode(&format!("{role}\n"))].concat();
     let mut manifest = manifest();
     manifest.model.name = "local".into();
-    manifest.template = ChatTemplate {
-        start: vec![],
-        system_open: open("system"),
-        user_open: open("user"),
-        assistant_open: open("assistant"),
-        close: [vec![end], tokenizer.encode("\n")].concat(),
-        stop: [Some(end), tokenizer.control("<|endoftext|>")].into_iter().flatten().collect(),
-    };
+    let stop = [Some(end), tokenizer.control("<|endoftext|>")].into_iter().flatten().collect();
+    manifest.template = ChatTemplate::from_turns(
+        &[],
+        [&open("system"), &open("user"), &open("assistant")],
+        &[vec![end], tokenizer.encode("\n")].concat(),
+        stop,
+    );
     for task in &mut manifest.tasks {
         if task.task == "summarize" {
             task.instruction = tokenizer.encode("Summarize the chat.");
@@ -148,14 +147,12 @@ pub fn manifest() -> Manifest {
         image: "cloister".into(),
         version: "0.1.0".into(),
         model: ModelIdentity { name: "chain".into(), weights_bytes: 1, weights_root: [1; 48] },
-        template: ChatTemplate {
-            start: vec![],
-            system_open: open("system"),
-            user_open: open("user"),
-            assistant_open: open("assistant"),
-            close: [vec![IM_END], bytes("\n")].concat(),
-            stop: vec![IM_END, END_OF_TEXT],
-        },
+        template: ChatTemplate::from_turns(
+            &[],
+            [&open("system"), &open("user"), &open("assistant")],
+            &[vec![IM_END], bytes("\n")].concat(),
+            vec![IM_END, END_OF_TEXT],
+        ),
         tasks: vec![
             TaskPrompt { task: "summarize".into(), instruction: bytes("Summarize the chat.") },
             TaskPrompt { task: "chat".into(), instruction: vec![] },
