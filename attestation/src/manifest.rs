@@ -125,7 +125,9 @@ impl ChatTemplate {
     pub fn from_turns(start: &[u32], open: [&[u32]; 3], close: &[u32], stop: Vec<u32>) -> Self {
         let mut template = Self { stop, ..Self::default() };
         for (before, frames) in template.frames.iter_mut().enumerate() {
-            for (after, frame) in frames.iter_mut().enumerate() {
+            // Nothing is answered where nothing was said.
+            let most = if before == 0 { 3 } else { 4 };
+            for (after, frame) in frames.iter_mut().take(most).enumerate() {
                 let ending = if before == 0 { start } else { close };
                 // The answer is an assistant's turn.
                 let opening = open[after.min(2)];

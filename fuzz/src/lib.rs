@@ -9,6 +9,7 @@ mod bytes;
 mod device;
 mod ghcb;
 mod message;
+mod model;
 mod pages;
 mod virtio;
 
@@ -31,6 +32,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "manifest", run: pages::manifest, seeds: pages::manifest_seeds },
     Target { name: "certificate_table", run: pages::certificates, seeds: pages::certificate_seeds },
     Target { name: "weights", run: pages::weights, seeds: pages::weights_seeds },
+    Target { name: "model", run: model::run, seeds: model::seeds },
     Target { name: "pci_config", run: virtio::pci, seeds: virtio::pci_seeds },
     Target { name: "virtio_block", run: virtio::block, seeds: virtio::seeds },
     Target { name: "virtio_network", run: virtio::network, seeds: virtio::seeds },

@@ -5,6 +5,7 @@
 mod model;
 
 use image_builder::source::{Source, SourceError};
+use image_builder::template::TemplateError;
 use inference::Tokenizer;
 use inference::gguf::File;
 use model::{END_OF_TEXT, Ending, IM_END, IM_START};
@@ -68,6 +69,36 @@ fn the_default_manifest_becomes_tokens_of_the_model() {
     assert_eq!(manifest.model.weights_bytes, model.len() as u64);
     assert_eq!(manifest.model.weights_root, attestation::weights::root(&model[..]).unwrap().0);
     assert_eq!(manifest.network.address, [10, 0, 2, 15]);
+}
+
+/// The default manifest without its [template].
+fn without_template() -> String {
+    let (before, rest) = MANIFEST.split_once("[template]").unwrap();
+    before.to_owned() + &rest[rest.find("[tasks]").unwrap()..]
+}
+
+#[test]
+fn the_default_models_own_template_gives_what_the_default_manifest_says() {
+    let model = fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/../models/cloister-mini.gguf")).unwrap();
+    let written = Folder::with(MANIFEST, &model).load().unwrap().manifest;
+    let own = Folder::with(&without_template(), &model).load().unwrap().manifest;
+    assert_eq!(written.template.frames, own.template.frames);
+    let [mut written_stop, mut own_stop] = [written.template.stop, own.template.stop];
+    (written_stop.sort_unstable(), own_stop.sort_unstable());
+    assert_eq!(written_stop, own_stop);
+
+    let other = MANIFEST.replace("\"assistant\\n\"]", "\"assistant:\\n\"]");
+    assert_ne!(other, MANIFEST);
+    let error = Folder::with(&other, &model).load().unwrap_err();
+    assert!(matches!(error, SourceError::Template(TemplateError::Differs { .. })), "{error}");
+    let meant = other.replace("[template]", "[template]\ndiffers_from_model = true");
+    assert!(Folder::with(&meant, &model).load().is_ok());
+}
+
+#[test]
+fn a_model_without_a_template_needs_one_in_the_manifest() {
+    let error = refusal(&without_template());
+    assert!(matches!(error, SourceError::Template(TemplateError::Missing)), "{error}");
 }
 
 #[test]
