@@ -93,9 +93,9 @@ fn model(architecture: &str, sentence_piece: bool, kind: TensorType) -> Vec<u8> 
 pub(crate) fn seeds() -> Vec<Vec<u8>> {
     vec![
         model("llama", false, TensorType::Q4_0),
-        model("llama", true, TensorType::Q8_0),
+        model("llama", true, TensorType::Q5_0),
         model("qwen2", false, TensorType::Q5_1),
-        model("qwen3", false, TensorType::F16),
-        model("mistral3", true, TensorType::Q4_1),
+        model("qwen3", false, TensorType::Q4_1),
+        model("mistral3", true, TensorType::Q4_0),
     ]
 }

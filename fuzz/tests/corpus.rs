@@ -108,6 +108,7 @@ targets!(
     manifest,
     certificate_table,
     weights,
+    model,
     pci_config,
     virtio_block,
     virtio_network
