@@ -4,7 +4,7 @@
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 what=$1; shift
-[ $# -gt 0 ] || set -- ghcb ghcb_msr guest_message cpuid_page manifest certificate_table weights pci_config \
+[ $# -gt 0 ] || set -- ghcb ghcb_msr guest_message cpuid_page manifest certificate_table weights model pci_config \
     virtio_block virtio_network
 out=${CARGO_TARGET_DIR:-$here/../target}/fuzz
 # The coverage that libFuzzer goes by. These are compiler passes, not features of a nightly compiler.
