@@ -84,6 +84,9 @@ mod tests {
     use super::*;
     use std::collections::BTreeMap;
 
+    /// What it is, where its entry and its page are, and what becomes of the entry.
+    type Breach = (&'static str, (u64, u64), fn(u64) -> u64);
+
     const FRAME: u64 = 2 << 20;
     const DATA: u64 = PRESENT | WRITABLE | PRIVATE | NO_EXECUTE;
     const DIRECTORY: u64 = 0x3000;
@@ -126,7 +129,7 @@ mod tests {
     fn every_breach_of_a_rule_ends_the_vm() {
         let (page, frame) =
             (|n: u64| (PAGES + 8 * n, FRAME + 0x1000 * n), |n: u64| (DIRECTORY + 8 * n, n * FRAME));
-        let breaches: &[(&str, (u64, u64), fn(u64) -> u64)] = &[
+        let breaches: &[Breach] = &[
             ("writable code", page(0), |entry| entry | WRITABLE),
             ("code that cannot be executed", page(0), |entry| entry | NO_EXECUTE),
             ("code that the host can change", page(0), |entry| entry & !PRIVATE),
