@@ -66,7 +66,7 @@ pub struct Run {
     /// Where the guest runs.
     #[arg(long)]
     pub platform: Platform,
-    /// The image, as `cloister-image build` wrote it.
+    /// The image, as `cloister-image build` wrote it: `cloister.rom`, or `cloister.igvm` for a QEMU built with IGVM.
     #[arg(long, value_name = "FILE")]
     pub image: PathBuf,
     /// The GGUF file that the image was built for. It is only read.

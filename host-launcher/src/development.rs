@@ -43,7 +43,7 @@ impl Development {
         self.folder.join("ark.pem")
     }
 
-    /// What the model starts: this ROM, on a platform of which every part is as new as the VCEK says.
+    /// What the model starts: this image, on a platform of which every part is as new as the VCEK says.
     pub fn bundle(&self, launch: &Launch) -> Result<Vec<u8>, Failure> {
         let endorsement = self.chain.endorsement();
         let tcb = u64::from_le_bytes(endorsement.tcb.to_bytes(endorsement.product));
@@ -52,7 +52,7 @@ impl Development {
             .vcek_scalar()
             .map_err(|error| Failure::Development { path: self.folder.clone(), reason: error.to_string() })?;
         let bundle = Bundle {
-            rom: launch.rom,
+            image: launch.image,
             memory_mib: launch.memory_mib,
             vcpus: launch.vcpus,
             signature: CpuSignature(launch.cpu.signature()),
@@ -71,8 +71,8 @@ impl Development {
 /// What is launched in the model.
 #[derive(Debug)]
 pub struct Launch<'a> {
-    /// The ROM.
-    pub rom: &'a [u8],
+    /// The ROM or IGVM file.
+    pub image: &'a [u8],
     /// The guest's RAM.
     pub memory_mib: u32,
     /// Number of vCPUs.
@@ -148,7 +148,7 @@ mod tests {
             let again = Development::open(Some(state.path()), cpu).unwrap();
             assert_eq!(again.chain.ark_der(), first.chain.ark_der(), "{cpu}");
             let launch = Launch {
-                rom: &[0; 4096],
+                image: &[0; 4096],
                 memory_mib: 1024,
                 vcpus: 2,
                 cpu,
@@ -181,7 +181,7 @@ mod tests {
         let state = tempfile::tempdir().unwrap();
         let development = Development::open(Some(state.path()), CpuType::Genoa).unwrap();
         let launch = Launch {
-            rom: &[0; 4096],
+            image: &[0; 4096],
             memory_mib: 1024,
             vcpus: 1,
             cpu: CpuType::Genoa,

@@ -1,6 +1,6 @@
 //! Why a guest was not started.
 
-use image_builder::firmware::FirmwareError;
+use image_builder::container::ContainerError;
 use image_builder::freestanding::BuildError;
 use snp_model::bundle::BundleError;
 use std::io;
@@ -28,13 +28,13 @@ pub enum Failure {
         /// The file.
         path: PathBuf,
     },
-    /// The image is not a ROM.
+    /// The image is neither a ROM nor an IGVM file of this project.
     #[error("the image {path} cannot be started: {source}")]
     Image {
         /// The file.
         path: PathBuf,
         /// Why.
-        source: FirmwareError,
+        source: ContainerError,
     },
     /// Less memory than the image was measured for.
     #[error("--memory {given} is less than the {needed} MiB of the image's manifest; leave --memory out")]

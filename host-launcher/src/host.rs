@@ -10,6 +10,8 @@ use std::{fs, io};
 
 /// The first QEMU that starts SEV-SNP guests.
 const QEMU_WITH_SNP: (u32, u32) = (9, 1);
+/// The first QEMU that reads IGVM files.
+const QEMU_WITH_IGVM: (u32, u32) = (10, 1);
 
 /// What was found of QEMU.
 #[derive(Debug)]
@@ -55,11 +57,17 @@ pub struct SnpHost {
     pub sev: bool,
     /// `kvm_amd` was loaded with SEV-SNP.
     pub module: bool,
+    /// Whether QEMU was built with IGVM, if the image is an IGVM file.
+    pub igvm: Option<bool>,
 }
 
 impl SnpHost {
-    /// Looks at this host.
-    pub fn look() -> Self {
+    /// Looks at this host, also for what an IGVM file needs if the image is one.
+    pub fn look(is_igvm: bool) -> Self {
+        // The object's name says what was built in; QEMU lists only those.
+        let objects = || Command::new(QEMU).args(["-object", "help"]).stdin(Stdio::null()).output();
+        let has_igvm =
+            || objects().is_ok_and(|output| String::from_utf8_lossy(&output.stdout).contains("igvm-cfg"));
         let kvm = Path::new("/dev/kvm");
         let module = fs::read_to_string("/sys/module/kvm_amd/parameters/sev_snp");
         Self {
@@ -68,6 +76,7 @@ impl SnpHost {
             kvm_access: OpenOptions::new().read(true).write(true).open(kvm).is_ok(),
             sev: Path::new("/dev/sev").exists(),
             module: module.is_ok_and(|value| matches!(value.trim(), "Y" | "1")),
+            igvm: is_igvm.then(has_igvm),
         }
     }
 
@@ -79,17 +88,26 @@ impl SnpHost {
                 missing.push(text);
             }
         };
-        let (major, minor) = QEMU_WITH_SNP;
-        let newer = "Debian 12 has it in bookworm-backports, Ubuntu from 25.04";
+        let first = if self.igvm.is_some() { QEMU_WITH_IGVM } else { QEMU_WITH_SNP };
+        let (major, minor) = first;
+        let newer = match self.igvm {
+            Some(_) => "or start the image's other container, cloister.rom",
+            None => "Debian 12 has it in bookworm-backports, Ubuntu from 25.04",
+        };
         match self.qemu {
             None => {
                 need(false, format!("`{QEMU}` {major}.{minor} or later: install qemu-system-x86 ({newer})"))
             }
-            Some((a, b)) => need(
-                (a, b) >= QEMU_WITH_SNP,
-                format!("QEMU {major}.{minor} or later: this one is {a}.{b} ({newer})"),
-            ),
+            Some((a, b)) => {
+                need((a, b) >= first, format!("QEMU {major}.{minor} or later: this one is {a}.{b} ({newer})"))
+            }
         }
+        need(
+            self.igvm != Some(false),
+            "a QEMU built with IGVM (--enable-igvm; `qemu-system-x86_64 -object help` lists igvm-cfg), or the image's \
+             other container, cloister.rom"
+                .into(),
+        );
         need(self.kvm, "/dev/kvm: turn on SVM in the firmware setup and load the module kvm_amd".into());
         need(
             self.kvm_access || !self.kvm,
@@ -136,17 +154,23 @@ mod tests {
 
     #[test]
     fn all_that_is_missing_is_said_at_once() {
-        let bare = SnpHost { qemu: None, kvm: false, kvm_access: false, sev: false, module: false };
+        let bare =
+            SnpHost { qemu: None, kvm: false, kvm_access: false, sev: false, module: false, igvm: None };
         assert_eq!(bare.missing().len(), 4);
         let Err(error @ Failure::Host(_)) = bare.check() else { panic!() };
         for part in ["qemu-system-x86", "/dev/kvm", "/dev/sev", "sev_snp", "--platform model"] {
             assert!(error.to_string().contains(part), "{part} in {error}");
         }
 
-        let ready = SnpHost { qemu: Some((9, 1)), kvm: true, kvm_access: true, sev: true, module: true };
+        let ready =
+            SnpHost { qemu: Some((9, 1)), kvm: true, kvm_access: true, sev: true, module: true, igvm: None };
         assert!(ready.check().is_ok());
         let old = SnpHost { qemu: Some((7, 2)), ..ready };
         assert!(old.missing()[0].contains("7.2"));
+        let without_igvm = SnpHost { qemu: Some((10, 0)), igvm: Some(false), ..ready };
+        assert_eq!(without_igvm.missing().len(), 2);
+        assert!(without_igvm.missing()[0].contains("10.1") && without_igvm.missing()[1].contains("igvm-cfg"));
+        assert!(SnpHost { qemu: Some((10, 1)), igvm: Some(true), ..ready }.check().is_ok());
         let no_right = SnpHost { kvm_access: false, ..ready };
         assert!(no_right.missing()[0].contains("group kvm"));
     }

@@ -4,17 +4,19 @@
 
 use crate::failure::Failure;
 use attestation::manifest::Manifest;
-use image_builder::firmware::Firmware;
+use image_builder::container::Container;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 /// An image and its weights, ready to start.
 #[derive(Debug)]
 pub struct Image {
-    /// The ROM file.
+    /// The ROM or IGVM file.
     pub path: PathBuf,
     /// Its bytes.
-    pub rom: Vec<u8>,
+    pub bytes: Vec<u8>,
+    /// Whether it is an IGVM file.
+    pub is_igvm: bool,
     /// The manifest that is measured with it.
     pub manifest: Manifest,
     /// The weights' file, by its absolute path.
@@ -24,13 +26,15 @@ pub struct Image {
 impl Image {
     /// Reads the image and makes sure that the weights can be read.
     pub fn open(path: &Path, weights: &Path) -> Result<Self, Failure> {
-        let rom =
+        let bytes =
             fs::read(path).map_err(|source| Failure::Read { what: "image", path: path.into(), source })?;
-        if rom.is_empty() {
+        if bytes.is_empty() {
             return Err(Failure::Empty { what: "image", path: path.into() });
         }
         let broken = |source| Failure::Image { path: path.into(), source };
-        let manifest = Firmware::parse(&rom).and_then(|firmware| firmware.manifest()).map_err(broken)?;
+        let container = Container::parse(&bytes).map_err(broken)?;
+        let is_igvm = matches!(container, Container::Igvm(_));
+        let manifest = container.manifest().map_err(broken)?;
 
         let unreadable = |source| Failure::Read { what: "weights", path: weights.into(), source };
         let metadata = File::open(weights).and_then(|file| file.metadata()).map_err(unreadable)?;
@@ -38,7 +42,7 @@ impl Image {
             return Err(Failure::Empty { what: "weights", path: weights.into() });
         }
         let weights = fs::canonicalize(weights).map_err(unreadable)?;
-        Ok(Self { path: path.into(), rom, manifest, weights })
+        Ok(Self { path: path.into(), bytes, is_igvm, manifest, weights })
     }
 
     /// The guest's vCPUs: the manifest's, or more if asked for, which the guest leaves alone.

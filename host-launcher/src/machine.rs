@@ -92,14 +92,21 @@ impl Machine<'_> {
         arguments
     }
 
-    /// Real SEV-SNP through KVM: `image` is the ROM.
-    pub fn on_snp(&self, image: &Path) -> Arguments {
+    /// Real SEV-SNP through KVM: `image` is a ROM, or an IGVM file.
+    ///
+    /// Sources: QEMU `docs/system/i386/amd-memory-encryption.rst` and `qapi/qom.json` (`SevSnpGuestProperties`, 9.1),
+    /// `docs/system/igvm.rst` (10.1): an IGVM file stands in place of `-bios`, and its guest policy in place of `policy`.
+    pub fn on_snp(&self, image: &Path, is_igvm: bool) -> Arguments {
         let policy = GuestPolicy::CLOISTER.0;
+        let igvm = if is_igvm { ",igvm-cfg=igvm0" } else { "" };
         let mut arguments = Arguments::default();
         arguments
             .option("-accel", "kvm")
             .option("-cpu", self.cpu.name())
-            .option("-machine", "q35,confidential-guest-support=sev0,memory-backend=ram1,vmport=off")
+            .option(
+                "-machine",
+                format!("q35,confidential-guest-support=sev0,memory-backend=ram1,vmport=off{igvm}"),
+            )
             .option(
                 "-object",
                 format!(
@@ -108,8 +115,14 @@ impl Machine<'_> {
             )
             .option("-object", format!("memory-backend-memfd,id=ram1,size={}M,share=true,prealloc=false", self.memory_mib))
             .option("-m", format!("{}M", self.memory_mib))
-            .option("-smp", self.vcpus.to_string())
-            .option("-bios", image);
+            .option("-smp", self.vcpus.to_string());
+        if is_igvm {
+            let mut object = OsString::from("igvm-cfg,id=igvm0,file=");
+            object.push(without_commas(image));
+            arguments.option("-object", object);
+        } else {
+            arguments.option("-bios", image);
+        }
         self.common(&mut arguments);
         arguments
     }
@@ -208,7 +221,7 @@ mod tests {
     #[test]
     fn b3_real_hardware_gets_the_whole_policy_and_a_measured_rom() {
         let manifest = manifest();
-        let arguments = machine(&manifest, Path::new("/w")).on_snp(Path::new("/cloister.rom"));
+        let arguments = machine(&manifest, Path::new("/w")).on_snp(Path::new("/cloister.rom"), false);
         let [guest, memory] = values(&arguments, "-object")[..] else { panic!("{arguments:?}") };
         // ABI 1.55; reserved-one, single socket, AES-256-XTS, RAPL off, ciphertext hiding; no SMT, migration, debug, CXL.
         assert_eq!(
@@ -224,10 +237,21 @@ mod tests {
     }
 
     #[test]
+    fn an_igvm_file_takes_the_place_of_the_rom() {
+        let manifest = manifest();
+        let arguments = machine(&manifest, Path::new("/w")).on_snp(Path::new("/a,b.igvm"), true);
+        let machine = "q35,confidential-guest-support=sev0,memory-backend=ram1,vmport=off,igvm-cfg=igvm0";
+        assert_eq!(values(&arguments, "-machine"), [machine]);
+        assert_eq!(values(&arguments, "-object")[2], "igvm-cfg,id=igvm0,file=/a,,b.igvm");
+        assert!(values(&arguments, "-bios").is_empty());
+    }
+
+    #[test]
     fn a18_devices_are_those_of_the_manifest_and_no_others() {
         let manifest = manifest();
         let machine = machine(&manifest, Path::new("/models/a,b.gguf"));
-        for arguments in [machine.on_model(Path::new("/m"), Path::new("/b")), machine.on_snp(Path::new("/r"))]
+        for arguments in
+            [machine.on_model(Path::new("/m"), Path::new("/b")), machine.on_snp(Path::new("/r"), true)]
         {
             assert!(
                 arguments.0.contains(&"-nodefaults".into())

@@ -64,7 +64,7 @@ fn run(options: &Run) -> Result<ExitCode, Failure> {
     };
     if options.print_command {
         let arguments = match options.platform {
-            Platform::Snp => machine.on_snp(&image.path),
+            Platform::Snp => machine.on_snp(&image.path, image.is_igvm),
             Platform::Model => machine.on_model(Path::new("snp-model"), Path::new("launch-bundle")),
         };
         println!("{}", arguments.to_shell(QEMU));
@@ -77,8 +77,8 @@ fn run(options: &Run) -> Result<ExitCode, Failure> {
     };
     match options.platform {
         Platform::Snp => {
-            SnpHost::look().check()?;
-            supervise(&machine.on_snp(&image.path), open_report()?, None)
+            SnpHost::look(image.is_igvm).check()?;
+            supervise(&machine.on_snp(&image.path, image.is_igvm), open_report()?, None)
         }
         Platform::Model => {
             Qemu::find()?;
@@ -88,7 +88,7 @@ fn run(options: &Run) -> Result<ExitCode, Failure> {
                 None => freestanding::build(Program::SnpModel)?,
             };
             let launch = Launch {
-                rom: &image.rom,
+                image: &image.bytes,
                 memory_mib,
                 vcpus,
                 cpu: options.cpu_type,

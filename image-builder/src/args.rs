@@ -19,17 +19,17 @@ const EXIT_CODES: &str = "Exit codes:
   3  the kernel could not be built (toolchain, network, or its own errors)
   4  the manifest is unusable
   5  the weights are missing or not a usable GGUF file
-  6  the kernel or the ROM file is not one
+  6  the kernel or the image file is not one
   7  a file could not be read or written";
 
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Build the kernel and write `cloister.rom` and `digests.json`.
+    /// Build the kernel and write `cloister.rom`, `cloister.igvm` and `digests.json`.
     Build(Build),
-    /// Print the launch digest of a ROM, alone and in hexadecimal.
+    /// Print the launch digest of an image, alone and in hexadecimal.
     Digest(Digest),
-    /// Show what a ROM holds: image, model, memory at launch, digests.
+    /// Show what an image holds: name, model, memory at launch, digests.
     Inspect(Inspect),
 }
 
@@ -39,7 +39,7 @@ pub enum Command {
   cloister-image build --out out
   cloister-image build --out out --manifest my-model.toml")]
 pub struct Build {
-    /// Folder for `cloister.rom` and `digests.json`; made if it does not exist.
+    /// Folder for `cloister.rom`, `cloister.igvm` and `digests.json`; made if it does not exist.
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
     /// What the image is apart from its code; the default is the checkout's models/manifest.toml.
@@ -56,9 +56,10 @@ pub struct Build {
 /// Print a launch digest.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:
-  cloister-image digest out/cloister.rom --vcpus 1 --cpu-type EPYC-Genoa")]
+  cloister-image digest out/cloister.rom --vcpus 1 --cpu-type EPYC-Genoa
+  cloister-image digest out/cloister.igvm --vcpus 8 --cpu-type EPYC-Turin")]
 pub struct Digest {
-    /// The ROM.
+    /// The image: a ROM or an IGVM file.
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
     /// Number of vCPUs; KVM measures the initial state of each.
@@ -69,12 +70,12 @@ pub struct Digest {
     pub cpu_type: CpuType,
 }
 
-/// Show what a ROM holds.
+/// Show what an image holds.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:
-  cloister-image inspect out/cloister.rom")]
+  cloister-image inspect out/cloister.igvm")]
 pub struct Inspect {
-    /// The ROM.
+    /// The image: a ROM or an IGVM file.
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
 }

@@ -1,23 +1,17 @@
-//! The launch digest: what the AMD-SP will report for a ROM that QEMU and KVM start.
+//! The launch digest: what the AMD-SP will report for an image that QEMU and KVM start.
 //!
-//! Sources: SEV-SNP ABI specification (AMD 56860) §8.17.2 for how a page is added, QEMU `target/i386/sev.c` for the
-//! order of pages, Linux `arch/x86/kvm/svm/` (`init_vmcb`, `sev_es_sync_vmsa`) for a vCPU's state at reset, APM volume 2
-//! table B-4 for its layout.
+//! Sources: SEV-SNP ABI specification (AMD 56860) §8.17.2 for how a page is added, QEMU `target/i386/sev.c` and
+//! `backends/igvm.c` for the order of pages.
 
 use crate::cpu::CpuType;
 use crate::firmware::{Firmware, FirmwareError, SectionKind};
+use crate::igvm::{Contents, Igvm};
 use crate::layout::PAGE;
+use crate::vmsa::{self, RESET_VECTOR, VMSA_ADDRESS};
 use sha2::{Digest, Sha384};
 
 /// A launch digest, as a report's MEASUREMENT field holds it.
 pub type LaunchDigest = [u8; 48];
-
-/// KVM and the AMD-SP know the page of a VMSA by this address.
-const VMSA_ADDRESS: u64 = 0xffff_ffff_f000;
-/// Where the first vCPU of an x86 machine starts.
-const RESET_VECTOR: u32 = 0xffff_fff0;
-/// SEV_FEATURES: SNP active, and nothing else.
-const SEV_FEATURES: u64 = 1;
 
 /// PAGE_TYPE of PAGE_INFO.
 #[derive(Clone, Copy)]
@@ -52,7 +46,16 @@ impl Chain {
 /// Everything of a launch that does not depend on the vCPUs.
 pub struct Launch {
     chain: Chain,
-    ap_start: u32,
+    first: First,
+    others_start: u32,
+}
+
+/// The VMSA of the first vCPU.
+enum First {
+    /// As at reset.
+    AtReset,
+    /// As an IGVM file says, whatever the CPU type.
+    Given(Box<vmsa::Page>),
 }
 
 impl Launch {
@@ -72,64 +75,45 @@ impl Launch {
                 chain.page(kind, None, u64::from(section.address + offset));
             }
         }
-        Ok(Self { chain, ap_start: firmware.ap_start()? })
+        Ok(Self { chain, first: First::AtReset, others_start: firmware.ap_start()? })
+    }
+
+    /// Measures the pages of an IGVM file. QEMU takes the state of the first vCPU from it; KVM measures all others as
+    /// they are at reset, since nobody sets them up.
+    pub fn of_igvm(igvm: &Igvm) -> Self {
+        let mut chain = Chain([0; 48]);
+        for page in igvm.pages() {
+            let (kind, contents) = match &page.contents {
+                Contents::Data(data) => (PageType::Normal, Some(&data[..])),
+                Contents::Secrets => (PageType::Secrets, None),
+                Contents::Cpuid => (PageType::Cpuid, None),
+            };
+            chain.page(kind, contents, page.address);
+        }
+        Self { chain, first: First::Given(Box::new(*igvm.vmsa())), others_start: RESET_VECTOR }
     }
 
     /// The digest with so many vCPUs (at least one) of this type.
     pub fn digest(&self, vcpus: u32, cpu: CpuType) -> LaunchDigest {
+        let index = vcpus.saturating_sub(1) as usize;
+        self.digests(cpu).nth(index).unwrap_or_else(|| unreachable!("there is always one more"))
+    }
+
+    /// The digests with one vCPU of this type, with two, and so on without end.
+    pub fn digests(&self, cpu: CpuType) -> impl Iterator<Item = LaunchDigest> + use<> {
+        let first = match &self.first {
+            First::AtReset => vmsa::at_reset(RESET_VECTOR, cpu),
+            First::Given(page) => **page,
+        };
+        let other = vmsa::at_reset(self.others_start, cpu);
         let mut chain = self.chain.clone();
-        for vcpu in 0..vcpus.max(1) {
-            let start = if vcpu == 0 { RESET_VECTOR } else { self.ap_start };
-            chain.page(PageType::Vmsa, Some(&vmsa(start, cpu)), VMSA_ADDRESS);
-        }
-        chain.0
-    }
-}
-
-/// A vCPU at reset, which is to execute at `start`.
-fn vmsa(start: u32, cpu: CpuType) -> [u8; PAGE as usize] {
-    let mut page = Vmsa([0; PAGE as usize]);
-    for (offset, selector, attributes, base) in [
-        (0x00, 0, 0x093, 0),                        // ES
-        (0x10, 0xf000, 0x09b, start & 0xffff_0000), // CS
-        (0x20, 0, 0x093, 0),                        // SS
-        (0x30, 0, 0x093, 0),                        // DS
-        (0x40, 0, 0x093, 0),                        // FS
-        (0x50, 0, 0x093, 0),                        // GS
-        (0x60, 0, 0, 0),                            // GDTR
-        (0x70, 0, 0x082, 0),                        // LDTR
-        (0x80, 0, 0, 0),                            // IDTR
-        (0x90, 0, 0x08b, 0),                        // TR
-    ] {
-        page.segment(offset, selector, attributes, base);
-    }
-    page.put(0x0d0, 0x1000); // EFER: SVME, which KVM needs
-    page.put(0x148, 0x40); // CR4: MCE
-    page.put(0x158, 0x10); // CR0: ET
-    page.put(0x160, 0x400); // DR7
-    page.put(0x168, 0xffff_0ff0); // DR6
-    page.put(0x170, 0x2); // RFLAGS
-    page.put(0x178, u64::from(start & 0xffff)); // RIP
-    page.put(0x268, 0x0007_0406_0007_0406); // PAT
-    page.put(0x310, u64::from(cpu.signature())); // RDX
-    page.put(0x3b0, SEV_FEATURES);
-    page.put(0x3e8, 0x1); // XCR0: x87
-    page.0[0x408..0x40c].copy_from_slice(&0x1f80u32.to_le_bytes()); // MXCSR
-    page.0[0x410..0x412].copy_from_slice(&0x037fu16.to_le_bytes()); // x87 control word
-    page.0
-}
-
-struct Vmsa([u8; PAGE as usize]);
-
-impl Vmsa {
-    fn put(&mut self, offset: usize, value: u64) {
-        self.0[offset..offset + 8].copy_from_slice(&value.to_le_bytes());
-    }
-
-    fn segment(&mut self, offset: usize, selector: u16, attributes: u16, base: u32) {
-        let limit = 0xffffu64;
-        self.put(offset, limit << 32 | u64::from(attributes) << 16 | u64::from(selector));
-        self.put(offset + 8, base.into());
+        chain.page(PageType::Vmsa, Some(&first), VMSA_ADDRESS);
+        std::iter::successors(Some(chain), move |chain| {
+            let mut chain = chain.clone();
+            chain.page(PageType::Vmsa, Some(&other), VMSA_ADDRESS);
+            Some(chain)
+        })
+        .map(|chain| chain.0)
     }
 }
 

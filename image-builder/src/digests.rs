@@ -1,14 +1,13 @@
 //! `digests.json`: what an auditor and a client need to know of an image, beside it.
 
+use crate::container::{Container, ContainerError};
 use crate::cpu::CpuType;
-use crate::digest::Launch;
-use crate::firmware::{Firmware, FirmwareError};
 use attestation::manifest::Manifest;
 use serde::Serialize;
 use sha2::{Digest, Sha384};
 
 /// The vCPU counts that digests are published for.
-pub const VCPUS: [u32; 4] = [1, 2, 4, 8];
+pub const VCPUS: std::ops::RangeInclusive<u32> = 1..=64;
 
 /// Contents of `digests.json`; digests are in lower-case hexadecimal.
 #[derive(Debug, Serialize)]
@@ -23,6 +22,8 @@ pub struct Digests {
     pub weights_file: String,
     /// SHA-384 of the ROM file.
     pub rom_sha384: String,
+    /// SHA-384 of the IGVM file.
+    pub igvm_sha384: String,
     /// What the AMD-SP reports as MEASUREMENT, for each machine.
     pub launch_digests: Vec<LaunchDigestOf>,
 }
@@ -39,38 +40,46 @@ pub struct ImageName {
 /// The launch digest on one machine.
 #[derive(Debug, Serialize)]
 pub struct LaunchDigestOf {
-    /// The container that the machine starts; `rom` is for QEMU's `-bios`.
+    /// The container that the machine starts: `rom` is for QEMU's `-bios`, `igvm` for its `igvm-cfg`.
     pub container: &'static str,
     /// Number of vCPUs.
     pub vcpus: u32,
-    /// CPU type, by QEMU's name.
+    /// CPU type, by QEMU's name. Its versions (`EPYC-Genoa-v1`) differ in nothing that is measured.
     pub cpu_type: String,
     /// The digest.
     pub digest: String,
 }
 
 impl Digests {
-    /// Those of a ROM that was built with `manifest` for a file of this name.
-    pub fn of(rom: &[u8], manifest: &Manifest, weights_file: &str) -> Result<Self, FirmwareError> {
-        let launch = Launch::of(&Firmware::parse(rom)?)?;
-        let digest_of = |vcpus, cpu: CpuType, name: String| LaunchDigestOf {
-            container: "rom",
-            vcpus,
-            cpu_type: name,
-            digest: hex::encode(launch.digest(vcpus, cpu)),
-        };
-        let machines = CpuType::ALL.into_iter().flat_map(|cpu| VCPUS.map(|vcpus| (vcpus, cpu)));
+    /// Those of an image that was built with `manifest` for a weights' file of this name.
+    pub fn of(
+        rom: &[u8],
+        igvm: &[u8],
+        manifest: &Manifest,
+        weights_file: &str,
+    ) -> Result<Self, ContainerError> {
+        let mut launch_digests = Vec::new();
+        for file in [rom, igvm] {
+            let container = Container::parse(file)?;
+            let launch = container.launch()?;
+            for cpu in CpuType::ALL {
+                let digests = launch.digests(cpu).zip(VCPUS);
+                launch_digests.extend(digests.map(|(digest, vcpus)| LaunchDigestOf {
+                    container: container.name(),
+                    vcpus,
+                    cpu_type: cpu.to_string(),
+                    digest: hex::encode(digest),
+                }));
+            }
+        }
         Ok(Self {
             image: ImageName { name: manifest.image.clone(), version: manifest.version.clone() },
             manifest_digest: hex::encode(manifest.digest()),
             weights_root: hex::encode(manifest.model.weights_root),
             weights_file: weights_file.into(),
             rom_sha384: hex::encode(Sha384::digest(rom)),
-            launch_digests: machines
-                .flat_map(|(vcpus, cpu)| {
-                    [cpu.to_string(), format!("{cpu}-v1")].map(|name| digest_of(vcpus, cpu, name))
-                })
-                .collect(),
+            igvm_sha384: hex::encode(Sha384::digest(igvm)),
+            launch_digests,
         })
     }
 

@@ -1,7 +1,8 @@
 //! What can go wrong, and the exit code for each class.
 
-use image_builder::firmware::FirmwareError;
+use image_builder::container::ContainerError;
 use image_builder::freestanding::BuildError;
+use image_builder::igvm;
 use image_builder::rom::RomError;
 use image_builder::source::SourceError;
 use std::io;
@@ -23,13 +24,16 @@ pub enum Failure {
     /// The kernel does not make a ROM.
     #[error(transparent)]
     Rom(#[from] RomError),
-    /// The file is not a ROM of this project.
+    /// The kernel does not make an IGVM file.
+    #[error(transparent)]
+    Igvm(#[from] igvm::BuildError),
+    /// The file is not an image of this project.
     #[error("{path} cannot be measured: {source}")]
-    Firmware {
+    Image {
         /// The file.
         path: PathBuf,
         /// Why.
-        source: FirmwareError,
+        source: ContainerError,
     },
     /// A file cannot be read.
     #[error("{path} cannot be read: {source}; check the path")]
@@ -57,8 +61,8 @@ impl Failure {
             Self::NoCheckout => 4,
             Self::Source(SourceError::Weights { .. } | SourceError::Gguf { .. }) => 5,
             Self::Source(_) => 4,
-            Self::Rom(RomError::Manifest(_)) => 4,
-            Self::Rom(_) | Self::Firmware { .. } => 6,
+            Self::Rom(RomError::Manifest(_)) | Self::Igvm(igvm::BuildError::Manifest(_)) => 4,
+            Self::Rom(_) | Self::Igvm(_) | Self::Image { .. } => 6,
             Self::Read { .. } | Self::Write { .. } => 7,
         })
     }

@@ -5,17 +5,20 @@
 //!   in the output, no timestamp, no order that depends on a hash map ([`freestanding`]).
 //! * **The ROM adds almost nothing to the kernel** ([`reset`]): a few instructions, written down byte by byte, that no
 //!   step of the boot has to handle `#VC` for.
-//! * **A ROM describes itself** ([`firmware`]): whoever has the file finds the manifest and the launch digest in it, as
+//! * **An image describes itself** ([`container`]): whoever has the file finds the manifest and the launch digest in it, as
 //!   QEMU and the AMD-SP do. Nothing is looked up beside it.
+//! * **Two containers, one kernel** ([`rom`], [`igvm`](mod@igvm)): the same bytes of code and manifest, the same first instruction.
 #![forbid(unsafe_code)]
 
 pub mod checkout;
+pub mod container;
 pub mod cpu;
 pub mod digest;
 pub mod digests;
 pub mod elf;
 pub mod firmware;
 pub mod freestanding;
+pub mod igvm;
 pub mod layout;
 pub mod limits;
 pub mod reset;
@@ -23,6 +26,7 @@ pub mod rom;
 pub mod source;
 pub mod template;
 pub mod tools;
+pub mod vmsa;
 
 #[cfg(test)]
 #[path = "../tests/samples/mod.rs"]

@@ -8,12 +8,14 @@ use args::{Args, Command};
 use clap::Parser;
 use failure::Failure;
 use image_builder::checkout::Checkout;
-use image_builder::digest::Launch;
+use image_builder::container::Container;
 use image_builder::digests::Digests;
-use image_builder::firmware::Firmware;
+use image_builder::firmware::FirmwareError;
 use image_builder::freestanding::{self, Program};
+use image_builder::igvm::Contents;
+use image_builder::layout::PAGE;
 use image_builder::source::Source;
-use image_builder::{cpu::CpuType, rom};
+use image_builder::{cpu::CpuType, igvm, rom};
 use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
@@ -47,15 +49,18 @@ fn build(options: &args::Build) -> Result<(), Failure> {
     };
     let kernel = fs::read(&kernel).map_err(|source| Failure::Read { path: kernel, source })?;
     let rom = rom::build(&kernel, &source.manifest)?;
+    let igvm = igvm::build(&kernel, &source.manifest)?;
     let weights_file =
         source.weights.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    let digests = Digests::of(&rom, &source.manifest, &weights_file)
-        .map_err(|source| Failure::Firmware { path: "cloister.rom".into(), source })?;
+    let digests = Digests::of(&rom, &igvm, &source.manifest, &weights_file)
+        .map_err(|source| Failure::Image { path: "the new image".into(), source })?;
 
     fs::create_dir_all(&options.out)
         .map_err(|source| Failure::Write { path: options.out.clone(), source })?;
     let rom_path = options.out.join("cloister.rom");
     write(&rom_path, &rom)?;
+    let igvm_path = options.out.join("cloister.igvm");
+    write(&igvm_path, &igvm)?;
     let json_path = options.out.join("digests.json");
     write(&json_path, digests.to_json().as_bytes())?;
 
@@ -65,32 +70,30 @@ fn build(options: &args::Build) -> Result<(), Failure> {
         println!("image     {} {}", digests.image.name, digests.image.version);
         println!("model     {} ({})", source.manifest.model.name, source.weights.display());
         println!("rom       {} ({} KiB)", rom_path.display(), rom.len() / 1024);
+        println!("igvm      {} ({} KiB)", igvm_path.display(), igvm.len() / 1024);
         println!("digests   {}", json_path.display());
-        for launch in digests
-            .launch_digests
-            .iter()
-            .filter(|launch| launch.vcpus == 1 && !launch.cpu_type.ends_with("-v1"))
-        {
-            println!("{:<9} {}", launch.cpu_type.trim_start_matches("EPYC-"), launch.digest);
+        for launch in digests.launch_digests.iter().filter(|launch| launch.vcpus == 1) {
+            let cpu = launch.cpu_type.trim_start_matches("EPYC-");
+            println!("{:<5} {:<5} {}", launch.container, cpu, launch.digest);
         }
     }
     Ok(())
 }
 
 fn digest(options: &args::Digest) -> Result<(), Failure> {
-    let rom = read(&options.file)?;
-    let firmware_error = |source| Failure::Firmware { path: options.file.clone(), source };
-    let firmware = Firmware::parse(&rom).map_err(firmware_error)?;
-    let digest = Launch::of(&firmware).map_err(firmware_error)?.digest(options.vcpus, options.cpu_type);
-    println!("{}", hex::encode(digest));
+    let file = read(&options.file)?;
+    let error = |source| Failure::Image { path: options.file.clone(), source };
+    let launch = Container::parse(&file).and_then(|image| image.launch()).map_err(error)?;
+    println!("{}", hex::encode(launch.digest(options.vcpus, options.cpu_type)));
     Ok(())
 }
 
 fn inspect(options: &args::Inspect) -> Result<(), Failure> {
-    let rom = read(&options.file)?;
-    let firmware_error = |source| Failure::Firmware { path: options.file.clone(), source };
-    let firmware = Firmware::parse(&rom).map_err(firmware_error)?;
-    let manifest = firmware.manifest().map_err(firmware_error)?;
+    let file = read(&options.file)?;
+    let error = |source| Failure::Image { path: options.file.clone(), source };
+    let image = Container::parse(&file).map_err(error)?;
+    let manifest = image.manifest().map_err(error)?;
+    println!("container {}", image.name());
     println!("image     {} {}", manifest.image, manifest.version);
     println!("model     {} ({} bytes)", manifest.model.name, manifest.model.weights_bytes);
     println!("weights   {}", hex::encode(manifest.model.weights_root));
@@ -100,17 +103,47 @@ fn inspect(options: &args::Inspect) -> Result<(), Failure> {
         "tasks     {}",
         manifest.tasks.iter().map(|task| task.task.as_str()).collect::<Vec<_>>().join(", ")
     );
-    for section in firmware.sections().map_err(firmware_error)? {
-        println!("launch    {:#010x} {:>8} bytes  {:?}", section.address, section.size, section.kind);
+    match &image {
+        Container::Rom(rom) => {
+            let error = |source: FirmwareError| error(source.into());
+            for section in rom.sections().map_err(error)? {
+                println!("launch    {:#010x} {:>8} bytes  {:?}", section.address, section.size, section.kind);
+            }
+            for (_, address, bytes) in rom.copies().map_err(error)? {
+                println!("copied    {address:#010x} {bytes:>8} bytes");
+            }
+        }
+        Container::Igvm(igvm) => {
+            println!("policy    {:#x}", igvm.policy());
+            for (address, bytes, kind) in runs(igvm.pages()) {
+                println!("launch    {address:#010x} {bytes:>8} bytes  {kind}");
+            }
+        }
     }
-    for (_, address, bytes) in firmware.copies().map_err(firmware_error)? {
-        println!("copied    {address:#010x} {bytes:>8} bytes");
-    }
-    let launch = Launch::of(&firmware).map_err(firmware_error)?;
+    let launch = image.launch().map_err(error)?;
     for cpu in CpuType::ALL {
         println!("{:<9} {}", cpu.name().trim_start_matches("EPYC-"), hex::encode(launch.digest(1, cpu)));
     }
     Ok(())
+}
+
+/// Pages of one kind that follow each other: address, bytes, kind.
+fn runs(pages: &[igvm::Page]) -> Vec<(u64, u64, &'static str)> {
+    let mut runs: Vec<(u64, u64, &'static str)> = Vec::new();
+    for page in pages {
+        let kind = match page.contents {
+            Contents::Data(_) => "Data",
+            Contents::Secrets => "Secrets",
+            Contents::Cpuid => "Cpuid",
+        };
+        match runs.last_mut() {
+            Some((start, bytes, last)) if *start + *bytes == page.address && *last == kind => {
+                *bytes += u64::from(PAGE);
+            }
+            _ => runs.push((page.address, PAGE.into(), kind)),
+        }
+    }
+    runs
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, Failure> {

@@ -51,27 +51,38 @@ fn build(folder: &Path) -> Output {
 }
 
 #[test]
-fn a_build_writes_a_rom_and_the_digests_that_the_rom_gives() {
+fn a_build_writes_two_containers_and_the_digests_that_they_give() {
     let folder = folder();
     let output = build(folder.path());
     assert!(output.status.success(), "{output:?}");
-    let rom = folder.path().join("out/cloister.rom");
     let digests = fs::read_to_string(folder.path().join("out/digests.json")).unwrap();
     let digests: Value = serde_json::from_str(&digests).unwrap();
     assert_eq!(digests["image"]["name"], "cloister");
     assert_eq!(digests["weights_file"], "cloister-mini.gguf");
+    // Two containers, three CPU types, 1 to 64 vCPUs.
     let machines = digests["launch_digests"].as_array().unwrap();
-    assert_eq!(machines.len(), 24);
-    for machine in machines {
+    assert_eq!(machines.len(), 2 * 3 * 64);
+    for machine in machines.iter().filter(|machine| [1, 2, 64].contains(&machine["vcpus"].as_u64().unwrap()))
+    {
+        let container = machine["container"].as_str().unwrap();
+        let image = folder.path().join("out/cloister").with_extension(container);
         let vcpus = machine["vcpus"].to_string();
-        let cpu = machine["cpu_type"].as_str().unwrap();
-        let alone = cloister_image(&["digest", rom.to_str().unwrap(), "--vcpus", &vcpus, "--cpu-type", cpu]);
-        let digest = format!("{}\n", machine["digest"].as_str().unwrap());
-        assert_eq!(String::from_utf8(alone.stdout).unwrap(), digest, "{vcpus} {cpu}");
+        // Versions of a type are other features, and the same digest.
+        for version in ["", "-v1"] {
+            let cpu = format!("{}{version}", machine["cpu_type"].as_str().unwrap());
+            let arguments = ["digest", image.to_str().unwrap(), "--vcpus", &vcpus, "--cpu-type", &cpu];
+            let digest = format!("{}\n", machine["digest"].as_str().unwrap());
+            let alone = String::from_utf8(cloister_image(&arguments).stdout).unwrap();
+            assert_eq!(alone, digest, "{container} {vcpus} {cpu}");
+        }
     }
-    let shown = cloister_image(&["inspect", rom.to_str().unwrap()]);
-    let shown = String::from_utf8(shown.stdout).unwrap();
-    assert!(shown.contains(digests["weights_root"].as_str().unwrap()), "{shown}");
+    for container in ["rom", "igvm"] {
+        let image = folder.path().join("out/cloister").with_extension(container);
+        let shown = cloister_image(&["inspect", image.to_str().unwrap()]);
+        let shown = String::from_utf8(shown.stdout).unwrap();
+        assert!(shown.contains(digests["weights_root"].as_str().unwrap()), "{shown}");
+        assert!(shown.contains(&format!("container {container}")), "{shown}");
+    }
 }
 
 #[test]
@@ -93,9 +104,13 @@ fn each_kind_of_bad_input_has_its_code_and_says_what_is_wrong() {
         (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
     };
     let model = model::gguf(Ending::Stops);
+    let other = tempfile::tempdir().unwrap();
+    let broken_igvm = other.path().join("image");
+    fs::write(&broken_igvm, b"IGVM and no more").unwrap();
     for ((code, message), expected, part) in [
         (refusal(&["digest", "/nonexistent/rom"]), 7, "/nonexistent/rom"),
         (refusal(&["digest", concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")]), 6, "whole pages"),
+        (refusal(&["digest", broken_igvm.to_str().unwrap()]), 6, "cloister.igvm"),
         (refusal(&["digest", VECTOR, "--cpu-type", "EPYC-Rome"]), 2, "EPYC-Genoa"),
         (refusal(&["digest", VECTOR, "--vcpus", "0"]), 2, "--vcpus"),
         (refusal(&["inspect", VECTOR]), 6, "copy table"),

@@ -42,7 +42,7 @@ pub fn programs() -> Result<()> {
     cargo(&[&["build", "--release", "--locked", "--target-dir", target], packages.as_slice()].concat())
 }
 
-/// Builds the image into `out`: `cloister.rom` and `digests.json`.
+/// Builds the image into `out`: `cloister.rom`, `cloister.igvm` and `digests.json`.
 pub fn image(out: &Path) -> Result<()> {
     run(Command::new(program("cloister-image")?).arg("build").arg("--out").arg(out).current_dir(root()))
 }

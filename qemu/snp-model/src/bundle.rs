@@ -3,15 +3,16 @@
 //! It stands for what QEMU, KVM and the AMD-SP know on a real host. The encoding is [`attestation::canonical`]'s, so
 //! a bundle of another version of the model is refused and not misread.
 
-use crate::{PAGE_BYTES, cpu_type::CpuSignature};
+use crate::cpu_type::CpuSignature;
 use alloc::vec::Vec;
 use attestation::canonical::{NotCanonical, Reader, Writer};
 use core::fmt;
 
 const LABEL: &str = "cloister snp-model bundle v2";
 
-/// Largest firmware that QEMU takes by default (`max-fw-size` of the PC machines).
-pub const MAX_ROM_BYTES: usize = 8 << 20;
+/// Largest image: what QEMU takes as firmware by default (`max-fw-size` of the PC machines), and room for the parts of an
+/// IGVM file that a ROM leaves out because they are zero.
+pub const MAX_IMAGE_BYTES: usize = 64 << 20;
 /// Most vCPUs that the model runs.
 pub const MAX_VCPUS: u32 = 64;
 /// Largest guest: 1 TiB.
@@ -47,8 +48,8 @@ impl fmt::Debug for VcekScalar {
 /// The launch bundle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bundle<'a> {
-    /// The firmware image; it ends at guest-physical 4 GiB.
-    pub rom: &'a [u8],
+    /// The image: a ROM, which ends at guest-physical 4 GiB, or an IGVM file.
+    pub image: &'a [u8],
     /// RAM in MiB, from guest-physical 0 up.
     pub memory_mib: u32,
     /// vCPUs; each has a measured VMSA.
@@ -76,8 +77,8 @@ pub struct Bundle<'a> {
 pub enum BundleError {
     /// Not a bundle, of another version, cut short, or followed by other bytes.
     Encoding,
-    /// The ROM is empty, larger than [`MAX_ROM_BYTES`], or not whole pages.
-    Rom {
+    /// The image is empty or larger than [`MAX_IMAGE_BYTES`].
+    Image {
         /// Its length.
         bytes: usize,
     },
@@ -107,11 +108,9 @@ impl fmt::Display for BundleError {
                 "the launch bundle is not one, is cut short, or was made by another version; start the model with the launcher \
                  of the same build",
             ),
-            Self::Rom { bytes } => write!(
-                f,
-                "the ROM has {bytes} bytes; it must be whole pages of {PAGE_BYTES} bytes, at most {MAX_ROM_BYTES}: \
-                 build it with cloister-image"
-            ),
+            Self::Image { bytes } => {
+                write!(f, "the image has {bytes} bytes; it must have some, and at most {MAX_IMAGE_BYTES}: build it with cloister-image")
+            }
             Self::Memory { mib } => {
                 write!(f, "{mib} MiB of guest RAM is not between 1 and {MAX_MEMORY_MIB}; use the manifest's memory_mib")
             }
@@ -142,7 +141,7 @@ impl<'a> Bundle<'a> {
     pub fn encode(&self) -> Result<Vec<u8>, BundleError> {
         self.check()?;
         let mut w = Writer::new(LABEL);
-        w.bytes(self.rom)
+        w.bytes(self.image)
             .number(self.memory_mib.into())
             .number(self.vcpus.into())
             .number(self.signature.0.into());
@@ -157,11 +156,11 @@ impl<'a> Bundle<'a> {
         Ok(w.finish())
     }
 
-    /// Reads a bundle; the ROM and the other long fields stay where they are.
+    /// Reads a bundle; the image and the other long fields stay where they are.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, BundleError> {
         let mut r = Reader::new(bytes, LABEL)?;
         let bundle = Self {
-            rom: r.bytes()?,
+            image: r.bytes()?,
             memory_mib: r.number()?,
             vcpus: r.number()?,
             signature: CpuSignature(r.number()?),
@@ -188,9 +187,9 @@ impl<'a> Bundle<'a> {
     }
 
     fn check(&self) -> Result<(), BundleError> {
-        let bytes = self.rom.len();
-        if bytes == 0 || bytes > MAX_ROM_BYTES || !bytes.is_multiple_of(PAGE_BYTES) {
-            return Err(BundleError::Rom { bytes });
+        let bytes = self.image.len();
+        if bytes == 0 || bytes > MAX_IMAGE_BYTES {
+            return Err(BundleError::Image { bytes });
         }
         if self.memory_mib == 0 || self.memory_mib > MAX_MEMORY_MIB {
             return Err(BundleError::Memory { mib: self.memory_mib });
@@ -212,11 +211,12 @@ impl<'a> Bundle<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::PAGE_BYTES;
     use alloc::{format, vec};
 
-    fn sample(rom: &[u8]) -> Bundle<'_> {
+    fn sample(image: &[u8]) -> Bundle<'_> {
         Bundle {
-            rom,
+            image,
             memory_mib: 1024,
             vcpus: 2,
             signature: CpuSignature::new(25, 17, 0),
@@ -231,12 +231,12 @@ mod tests {
     }
 
     #[test]
-    fn a_bundle_comes_back_and_its_rom_is_not_copied() {
+    fn a_bundle_comes_back_and_its_image_is_not_copied() {
         let rom = vec![0xF4; 3 * PAGE_BYTES];
         let encoded = sample(&rom).encode().unwrap();
         let parsed = Bundle::parse(&encoded).unwrap();
         assert_eq!(parsed, sample(&rom));
-        assert!(encoded.as_ptr_range().contains(&parsed.rom.as_ptr()));
+        assert!(encoded.as_ptr_range().contains(&parsed.image.as_ptr()));
     }
 
     #[test]
@@ -255,9 +255,10 @@ mod tests {
         let rom = vec![0; PAGE_BYTES];
         let good = sample(&rom);
         let large = vec![0; MAX_CERTIFICATE_BYTES + 1];
+        let huge = vec![0; MAX_IMAGE_BYTES + 1];
         for (bad, why) in [
-            (Bundle { rom: &[], ..good }, BundleError::Rom { bytes: 0 }),
-            (Bundle { rom: &rom[1..], ..good }, BundleError::Rom { bytes: PAGE_BYTES - 1 }),
+            (Bundle { image: &[], ..good }, BundleError::Image { bytes: 0 }),
+            (Bundle { image: &huge, ..good }, BundleError::Image { bytes: MAX_IMAGE_BYTES + 1 }),
             (Bundle { memory_mib: 0, ..good }, BundleError::Memory { mib: 0 }),
             (Bundle { vcpus: 0, ..good }, BundleError::Vcpus { count: 0 }),
             (Bundle { vcpus: 65, ..good }, BundleError::Vcpus { count: 65 }),
@@ -268,10 +269,10 @@ mod tests {
         }
         // A count that the launcher could never have encoded is refused by the model, too.
         let encoded = good.encode().unwrap();
-        let label_and_rom = 4 + LABEL.len() + 4 + PAGE_BYTES;
+        let label_and_image = 4 + LABEL.len() + 4 + PAGE_BYTES;
         let mut forged = encoded.clone();
-        forged[label_and_rom + 4] = 0;
-        forged[label_and_rom + 5] = 0;
+        forged[label_and_image + 4] = 0;
+        forged[label_and_image + 5] = 0;
         assert_eq!(Bundle::parse(&forged), Err(BundleError::Memory { mib: 0 }));
     }
 

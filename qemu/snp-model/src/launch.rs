@@ -1,16 +1,20 @@
-//! The launch of a ROM under SEV-SNP: which pages the guest starts with and what the AMD-SP measures of them.
+//! The launch of an image under SEV-SNP: which pages the guest starts with and what the AMD-SP measures of them.
 //!
 //! The order is QEMU's: `sev_encrypt_flash` queues the ROM when the machine loads it, `snp_populate_metadata_pages`
 //! queues the metadata sections in their order at the end, and KVM appends a VMSA for each vCPU
-//! (`snp_launch_update_vmsa`).
+//! (`snp_launch_update_vmsa`). Of an IGVM file the pages come in the file's order (`backends/igvm.c`).
 
 mod digest;
 mod firmware;
+mod igvm;
+mod image;
 mod vmsa;
 
 pub use digest::{LaunchDigest, launch_digest};
 pub use firmware::{Firmware, FirmwareError};
-pub use vmsa::{RESET_VECTOR, SEV_FEATURES, VMSA_GPA, initial_vmsa, offset};
+pub use igvm::{Igvm, IgvmError};
+pub use image::{Image, ImageError, page_of};
+pub use vmsa::{RESET_VECTOR, SEV_FEATURES, VMSA_GPA, initial_vmsa, offset, reset_vmsa};
 
 /// How the AMD-SP adds a page to a guest: `PAGE_TYPE` of `SNP_LAUNCH_UPDATE` (SNP ABI §8.17.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,10 +1,12 @@
-//! The launch against `sev-snp-measure`, and the ways in which a ROM can be malformed.
+//! The launch against `sev-snp-measure`, and the ways in which an image can be malformed.
 
 use sha2::{Digest, Sha384};
 use snp_model::{
     PAGE_BYTES,
     cpu_type::CpuSignature,
-    launch::{Firmware, FirmwareError, PageKind, Region, initial_vmsa, launch_digest},
+    launch::{
+        Firmware, FirmwareError, Igvm, IgvmError, Image, PageKind, Region, initial_vmsa, launch_digest,
+    },
 };
 
 const ROM: &[u8] = include_bytes!("vectors/three_pages.bin");
@@ -33,7 +35,7 @@ fn digests_are_those_of_sev_snp_measure() {
         let [cpu_type, vcpus, digest] = line.split(' ').collect::<Vec<_>>().try_into().unwrap();
         let signature = CpuSignature::of_qemu_type(cpu_type).unwrap();
         assert_eq!(
-            hex::encode(launch_digest(&firmware, vcpus.parse().unwrap(), signature)),
+            hex::encode(launch_digest(&Image::Rom(firmware.clone()), vcpus.parse().unwrap(), signature)),
             digest,
             "{line}"
         );
@@ -78,13 +80,13 @@ fn regions_are_in_launch_order() {
 #[test]
 fn every_bit_of_the_rom_is_in_the_digest() {
     let genoa = CpuSignature::of_qemu_type("EPYC-Genoa").unwrap();
-    let original = launch_digest(&Firmware::parse(ROM).unwrap(), 1, genoa);
+    let original = launch_digest(&Image::parse(ROM).unwrap(), 1, genoa);
     for at in [0, PAGE_BYTES, 2 * PAGE_BYTES - 1, ROM.len() - 1] {
         let mut rom = ROM.to_vec();
         rom[at] ^= 1;
-        assert_ne!(launch_digest(&Firmware::parse(&rom).unwrap(), 1, genoa), original, "{at:#x}");
+        assert_ne!(launch_digest(&Image::parse(&rom).unwrap(), 1, genoa), original, "{at:#x}");
     }
-    assert_ne!(launch_digest(&Firmware::parse(ROM).unwrap(), 2, genoa), original);
+    assert_ne!(launch_digest(&Image::parse(ROM).unwrap(), 2, genoa), original);
 }
 
 #[test]
@@ -165,5 +167,84 @@ proptest::proptest! {
     #[test]
     fn no_rom_panics(changes in proptest::collection::vec((0x2B00_usize..0x3000, 0_u8..), 1..40)) {
         let _ = with(|rom| for (at, byte) in changes { rom[at] = byte });
+    }
+}
+
+/// The builder's vectors, which no code of this project made; see `image-builder/tests/vectors/README.md`.
+const IGVM: &[u8] = include_bytes!("../../../image-builder/tests/vectors/igvm_image.bin");
+const IGVM_DIGESTS: &str = include_str!("../../../image-builder/tests/vectors/igvm_digests.txt");
+
+#[test]
+fn digests_of_an_igvm_file_are_those_of_sev_snp_measure() {
+    let image = Image::parse(IGVM).unwrap();
+    assert_eq!((image.rom_bytes(), image.policy()), (0, Some(0x3_0000)));
+    let mut lines = 0;
+    for line in IGVM_DIGESTS.lines() {
+        let [cpu_type, vcpus, digest] = line.split(' ').collect::<Vec<_>>().try_into().unwrap();
+        let signature = CpuSignature::of_qemu_type(cpu_type).unwrap();
+        assert_eq!(hex::encode(launch_digest(&image, vcpus.parse().unwrap(), signature)), digest, "{line}");
+        lines += 1;
+    }
+    assert_eq!(lines, 15);
+    assert_eq!(Igvm::parse(IGVM).unwrap().check_memory(0), Err(IgvmError::OutsideMemory { gpa: 0x5000 }));
+}
+
+/// A file with a change, and the checksum that goes with it.
+fn igvm_with(change: impl FnOnce(&mut Vec<u8>)) -> Result<(), IgvmError> {
+    let mut file = IGVM.to_vec();
+    change(&mut file);
+    let end = file.len().min(24 + word(&file, 12));
+    file[20..24].fill(0);
+    let checksum = crc32fast::hash(&file[..end]);
+    put(&mut file, 20, checksum);
+    Igvm::parse(&file).map(|_| ())
+}
+
+fn word(file: &[u8], at: usize) -> usize {
+    u32::from_le_bytes(file[at..at + 4].try_into().unwrap()) as usize
+}
+
+#[test]
+fn malformed_igvm_files_are_refused() {
+    // Headers, each with 8 bytes before it: platform (16 bytes), policy (16), four pages (24), context (24, 4 of padding).
+    const PLATFORM: usize = 24 + 8;
+    const POLICY: usize = PLATFORM + 24;
+    const PAGES: usize = POLICY + 24;
+    const CONTEXT: usize = PAGES + 4 * 32;
+    let vmsa = word(IGVM, CONTEXT + 12);
+    assert_eq!(igvm_with(|_| ()), Ok(()));
+    let mut unsigned = IGVM.to_vec();
+    unsigned[PAGES] ^= 1;
+    assert_eq!(Igvm::parse(&unsigned).unwrap_err(), IgvmError::Header);
+    assert_eq!(Igvm::parse(&IGVM[..IGVM.len() - 1]).unwrap_err(), IgvmError::Header);
+    for (at, value, error) in [
+        (4, 2, IgvmError::Header),
+        (8, 8, IgvmError::Header),
+        (PLATFORM + 4, 3 << 8, IgvmError::Platform),
+        (PLATFORM, 2, IgvmError::Platform),
+        (POLICY + 8, 2, IgvmError::Policy),
+        (POLICY - 8, 0x303, IgvmError::Directive { kind: 0x303 }),
+        (POLICY - 4, 0x1000, IgvmError::Broken),
+        (PAGES, 0x5004, IgvmError::Page { gpa: 0x5004 }),
+        (PAGES, 0x8000, IgvmError::Page { gpa: 0x8000 }),
+        (PAGES + 16, 1, IgvmError::Page { gpa: 0x5000 }),
+        (PAGES + 20, 3, IgvmError::Page { gpa: 0x5000 }),
+        (PAGES + 32 + 12, 0, IgvmError::Page { gpa: 0x8000 }),
+        (PAGES + 32 + 12, IGVM.len() as u32 - 4095, IgvmError::Page { gpa: 0x8000 }),
+        (CONTEXT, 0x1000, IgvmError::Context),
+        (CONTEXT + 16, 1, IgvmError::Context),
+        (CONTEXT - 8, 0x101, IgvmError::Policy),
+        (vmsa + 0xC8, 1 << 16, IgvmError::Field { at: 0xCA }),
+        (vmsa + 0x3B0, 0x21, IgvmError::Field { at: 0x3B0 }),
+        (vmsa + 0xFFC, 1, IgvmError::Field { at: 0xFFC }),
+    ] {
+        assert_eq!(igvm_with(|file| put(file, at, value)), Err(error), "{at:#x} {value:#x}");
+    }
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_igvm_file_panics(changes in proptest::collection::vec((0_usize..0x200, 0_u8..), 1..40)) {
+        let _ = igvm_with(|file| for (at, byte) in changes { file[at] = byte });
     }
 }

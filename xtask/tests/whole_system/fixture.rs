@@ -8,7 +8,7 @@ use xtask::{build, guest};
 
 /// An image with all that goes with it.
 pub struct Fixture {
-    /// Holds `cloister.rom` and `digests.json`.
+    /// Holds `cloister.rom`, `cloister.igvm` and `digests.json`.
     pub folder: PathBuf,
 }
 
@@ -29,6 +29,11 @@ impl Fixture {
     /// The image.
     pub fn rom(&self) -> PathBuf {
         self.folder.join("cloister.rom")
+    }
+
+    /// The same image in its other container.
+    pub fn igvm(&self) -> PathBuf {
+        self.folder.join("cloister.igvm")
     }
 
     /// The launcher's state; it keeps the development chain in it.
@@ -57,10 +62,21 @@ impl Fixture {
 
     /// The command line of a guest.
     pub fn start<'a>(&self, weights: &'a Path, state: &Path, arguments: &[&str]) -> Start<'a> {
+        self.start_image(&self.rom(), weights, state, arguments)
+    }
+
+    /// The command line of a guest that starts from `image`.
+    pub fn start_image<'a>(
+        &self,
+        image: &Path,
+        weights: &'a Path,
+        state: &Path,
+        arguments: &[&str],
+    ) -> Start<'a> {
         let mut all = vec!["--state".to_owned(), state.display().to_string()];
         all.extend(arguments.iter().map(|argument| (*argument).to_owned()));
         // The fixture lives as long as the process.
-        let image: &'static Path = Box::leak(self.rom().into_boxed_path());
+        let image: &'static Path = Box::leak(image.to_path_buf().into_boxed_path());
         Start { image, weights, arguments: all }
     }
 }

@@ -22,7 +22,7 @@ const MEASUREMENT: LaunchDigest = [0x4D; 48];
 
 fn bundle(policy: u64, vcek: [u8; 48]) -> Bundle<'static> {
     Bundle {
-        rom: &[],
+        image: &[],
         memory_mib: 1024,
         vcpus: 1,
         signature: CpuSignature::new(25, 17, 0),

@@ -1,6 +1,6 @@
 //! The launch digest: a chain of hashes, one for each page that the AMD-SP added (SNP ABI §8.17.2).
 
-use super::{Firmware, PageKind, VMSA_GPA, initial_vmsa};
+use super::{Image, PageKind, VMSA_GPA, page_of};
 use crate::{PAGE_BYTES, cpu_type::CpuSignature};
 use sha2::{Digest, Sha384};
 
@@ -10,23 +10,16 @@ pub type LaunchDigest = [u8; 48];
 /// Length of `PAGE_INFO` (SNP ABI §8.17.2, table "Layout of the PAGE_INFO Structure").
 const PAGE_INFO_BYTES: u16 = 0x70;
 
-/// The digest of a launch of `firmware` with `vcpus` vCPUs of the CPU type `signature`.
-pub fn launch_digest(firmware: &Firmware<'_>, vcpus: u32, signature: CpuSignature) -> LaunchDigest {
+/// The digest of a launch of `image` with `vcpus` vCPUs of the CPU type `signature`.
+pub fn launch_digest(image: &Image<'_>, vcpus: u32, signature: CpuSignature) -> LaunchDigest {
     let mut chain = Chain([0; 48]);
-    for region in firmware.regions() {
+    for (region, contents) in image.regions() {
         for (gpa, index) in (region.gpa..region.end()).step_by(PAGE_BYTES).zip(0..) {
-            // Only the ROM has contents: the other kinds are the AMD-SP's or zero.
-            let contents = match region.kind {
-                PageKind::Normal | PageKind::Vmsa => {
-                    Some(&firmware.rom()[index * PAGE_BYTES..][..PAGE_BYTES])
-                }
-                PageKind::Zero | PageKind::Unmeasured | PageKind::Secrets | PageKind::Cpuid => None,
-            };
-            chain.add(region.kind, gpa, contents);
+            chain.add(region.kind, gpa, page_of(contents, index));
         }
     }
     for vcpu in 0..vcpus {
-        let vmsa = initial_vmsa(firmware, vcpu, signature);
+        let vmsa = image.vmsa(vcpu, signature);
         chain.add(PageKind::Vmsa, VMSA_GPA, Some(&vmsa[..]));
     }
     chain.0

@@ -64,9 +64,13 @@ pub mod offset {
     pub const X87_FCW: usize = 0x410;
 }
 
-/// The VMSA of vCPU `index`.
+/// The VMSA of vCPU `index` that starts with a ROM.
 pub fn initial_vmsa(firmware: &Firmware<'_>, index: u32, signature: CpuSignature) -> Box<Page> {
-    let entry = firmware.entry(index);
+    reset_vmsa(firmware.entry(index), signature)
+}
+
+/// The VMSA of a vCPU at reset that is to start at `entry`.
+pub fn reset_vmsa(entry: u32, signature: CpuSignature) -> Box<Page> {
     let mut vmsa = Vmsa(Box::new([0; PAGE_BYTES]));
 
     // Real mode (APM §14.1.3). Attributes are the packed form of the VMCB: 93h is present, data, writable, accessed.

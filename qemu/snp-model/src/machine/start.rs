@@ -28,7 +28,7 @@ use snp_model::{
     counts::Counts,
     cpuid_page::{self, CpuidPage},
     hostile::Lie,
-    launch::{Firmware, LaunchDigest, PageKind, Region, initial_vmsa, launch_digest},
+    launch::{Image, LaunchDigest, PageKind, Region, launch_digest, page_of},
     layout::{HOST_END, Layout},
     rmp::{Entry, Rmp, Size},
 };
@@ -62,7 +62,8 @@ unsafe extern "C" fn model_main(start_info: u32) -> ! {
         internal!("RAM ends too early; start QEMU with -m {}M", ram.machine_mib());
     }
     let heap_at = ram.model_base() + image::bytes();
-    let heap_bytes = (HEAP_BYTES + ram.bytes() / PAGE_BYTES as u64).next_multiple_of(MIB);
+    let bundle_bytes = given.module.len() as u64;
+    let heap_bytes = (HEAP_BYTES + bundle_bytes + ram.bytes() / PAGE_BYTES as u64).next_multiple_of(MIB);
     // SAFETY: all RAM behind the heap, which nothing uses: QEMU puts what it hands over below 4 GiB.
     let mut pool = unsafe { Pool::new(heap_at + heap_bytes, given.ram_end) };
     // SAFETY: this is the first thing that happens, and the new place is between guest memory and heap. The
@@ -90,18 +91,18 @@ fn clear_shared_memory(bundle_at: u64) {
 }
 
 fn launch(bundle: &Bundle<'static>, ram: Layout, mut pool: Pool) -> ! {
-    let firmware = Firmware::parse(bundle.rom).unwrap_or_else(|error| internal!("{error}"));
-    if let Err(error) = firmware.check_memory(bundle.memory_mib) {
+    let image = Image::parse(bundle.image).unwrap_or_else(|error| internal!("{error}"));
+    if let Err(error) = image.check_memory(bundle.memory_mib) {
         internal!("{error}");
     }
     let lie = Lie::from_name(bundle.scenario);
     if lie.is_none() && !bundle.scenario.is_empty() {
         internal!("the model does not know how to play \"{}\"; see --hostile list", bundle.scenario);
     }
-    let digest = launch_digest(&firmware, bundle.vcpus, bundle.signature);
+    let digest = launch_digest(&image, bundle.vcpus, bundle.signature);
     log!("launch digest {}", Hex(&digest));
 
-    let rom_bytes = bundle.rom.len() as u64;
+    let rom_bytes = image.rom_bytes();
     // SAFETY: `model_main` put everything else behind the model's base.
     let memory = unsafe { GuestMemory::new(ram, rom_bytes, &mut pool) };
     let entries =
@@ -111,12 +112,13 @@ fn launch(bundle: &Bundle<'static>, ram: Layout, mut pool: Pool) -> ! {
     };
     let description = cpuid_page::Machine { signature: bundle.signature, vcpus: bundle.vcpus };
     let cpuid = CpuidPage::build(description, cpu::cpuid);
+    let bundle = &Bundle { policy: image.policy().unwrap_or(bundle.policy), ..*bundle };
     let amd_sp =
         AmdSp::launch(bundle, digest, cpuid.clone(), seed()).unwrap_or_else(|error| internal!("{error}"));
 
     let npt = Npt::new(&mut pool);
     let maps = PermissionMaps::new(&mut pool);
-    let vcpus = Vcpus::new(bundle.vcpus, initial_vmsa(&firmware, 0, bundle.signature));
+    let vcpus = Vcpus::new(bundle.vcpus, image.vmsa(0, bundle.signature));
     let mut machine = Machine {
         memory,
         rmp,
@@ -135,9 +137,8 @@ fn launch(bundle: &Bundle<'static>, ram: Layout, mut pool: Pool) -> ! {
         msrs: HypervisorMsrs::new(),
         hostile: Hostile::new(lie, initial_vmsa(&firmware, 1, bundle.signature)),
     };
-    for region in firmware.regions() {
-        // Only the ROM comes with contents.
-        machine.launch_region(*region, if region.kind == PageKind::Normal { bundle.rom } else { &[] });
+    for (region, contents) in image.regions() {
+        machine.launch_region(region, contents);
     }
     let machine = Box::leak(Box::new(Lock::new(machine)));
     cpus::start(bundle.vcpus, machine);
@@ -155,13 +156,13 @@ impl Machine {
         });
         for (index, gpa) in (region.gpa..region.end()).step_by(PAGE_BYTES).enumerate() {
             if self.rmp.launch(gpa).is_err() {
-                internal!("the ROM's metadata names the page {gpa:#x} twice, or there is no memory");
+                internal!("the image names the page {gpa:#x} twice, or there is no memory");
             }
             let Some(page) = self.memory.private(gpa) else {
-                internal!("the ROM's metadata names {gpa:#x}, where there is no memory");
+                internal!("the image names {gpa:#x}, where there is no memory");
             };
             page.clear();
-            if let Some(bytes) = contents.chunks(PAGE_BYTES).nth(index) {
+            if let Some(bytes) = page_of(contents, index) {
                 page.write_bytes(0, bytes);
             } else if let Some(bytes) = secrets.as_ref().or(cpuid.as_ref()) {
                 page.write_bytes(0, &bytes[..]);

@@ -182,7 +182,7 @@ fn run(scenario: Scenario, Host { vcpus, clock, strict }: Host) -> Ending {
     let path = |name: &str| folder.path().join(name);
     let rom = rom(scenario);
     let bundle = Bundle {
-        rom: &rom,
+        image: &rom,
         memory_mib: MEMORY_MIB,
         vcpus,
         signature: CpuSignature::of_qemu_type("EPYC-Genoa").unwrap(),
