@@ -7,10 +7,12 @@
 #![forbid(unsafe_code)]
 
 pub mod bench;
+pub mod boots;
 pub mod build;
 pub mod ci;
 pub mod demo;
 pub mod guest;
 pub mod hostile;
 pub mod mutants;
+pub mod linux;
 pub mod setup;

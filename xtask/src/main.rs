@@ -1,4 +1,4 @@
-//! Entry of `cargo demo`, `cargo ci` and `cargo bench-all` (aliases in `.cargo/config.toml`).
+//! Entry of `cargo demo`, `cargo ci`, `cargo bench-all` and `cargo linux-check` (aliases in `.cargo/config.toml`).
 #![forbid(unsafe_code)]
 
 use clap::{Parser, Subcommand};
@@ -6,7 +6,10 @@ use std::process::ExitCode;
 
 /// Demonstrates and tests Cloister.
 #[derive(Parser)]
-#[command(name = "xtask", after_help = "Examples:\n  cargo demo\n  cargo ci\n  cargo bench-all")]
+#[command(
+    name = "xtask",
+    after_help = "Examples:\n  cargo demo\n  cargo ci\n  cargo bench-all\n  cargo linux-check"
+)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -25,6 +28,10 @@ enum Command {
     Mutants(xtask::mutants::Options),
     /// Measures the project and prints a table; the results also go to a JSON file.
     BenchAll(xtask::bench::Options),
+    /// Boots the default image in the SNP model many times in a row.
+    Boots(xtask::boots::Options),
+    /// Boots Debian's stock Linux kernel in the SNP model and checks that it finds SEV-SNP there.
+    LinuxCheck(xtask::linux::Options),
 }
 
 fn main() -> ExitCode {
@@ -33,6 +40,8 @@ fn main() -> ExitCode {
         Command::Ci => xtask::ci::run(),
         Command::Mutants(options) => xtask::mutants::run(&options),
         Command::BenchAll(options) => xtask::bench::run(&options),
+        Command::Boots(options) => xtask::boots::run(&options),
+        Command::LinuxCheck(options) => xtask::linux::run(&options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -140,11 +140,12 @@ fn leaf_d(
     }
     // QEMU states the first two for XCR0 = 1, XSS = 0: guests add up the rest themselves.
     page.push_for_xcr0(0xD, 0, 1, [components, XSAVE_AT_RESET, area, 0]);
-    // XSAVEOPT, XSAVEC, XGETBV with ECX = 1, XSAVES; no supervisor state.
-    let compaction = raw(0xD, 1)[0] & 0b1111;
-    if compaction != 0 {
-        page.push_for_xcr0(0xD, 1, 1, [compaction, XSAVE_AT_RESET, 0, 0]);
-    }
+    // XSAVEOPT, XSAVEC, XGETBV with ECX = 1, XSAVES; no supervisor state. Every processor with SNP has XSAVEC and XSAVES,
+    // and Linux ends itself on a page that has neither (`snp_cpuid_postprocess`). TCG has neither, so the page states
+    // XSAVEC beyond what the processor has: a guest that uses it gets #UD.
+    const XSAVEC: u32 = 1 << 1;
+    let compaction = raw(0xD, 1)[0] & 0b1111 | XSAVEC;
+    page.push_for_xcr0(0xD, 1, 1, [compaction, XSAVE_AT_RESET, 0, 0]);
 }
 
 /// The processor's name string, 48 bytes in three leaves, as QEMU names the type.

@@ -86,6 +86,13 @@ fn xsave_leaves_agree_with_each_other() {
     assert_eq!(states, [0, 1, 2, 5, 6, 7, 9]);
     assert_eq!(xcr0, [1, 1, 0, 0, 0, 0, 0]);
 
+    // No processor with SNP is without XSAVEC.
+    let page = CpuidPage::build(GENOA, |leaf, subleaf| match (leaf, subleaf) {
+        (0xD, 1) => [0b0101, 0, 0, 0],
+        _ => everything(leaf, subleaf),
+    });
+    assert_eq!(page.lookup(0xD, 1), Some([0b0111, 0x240, 0, 0]));
+
     // Without AVX-512 its components are not in the area either.
     let page = CpuidPage::build(GENOA, |leaf, subleaf| match leaf {
         7 if subleaf == 0 => [0, 1 << 5, 0, 0],

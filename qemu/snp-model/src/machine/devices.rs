@@ -106,10 +106,14 @@ impl HypervisorMsrs {
     pub fn read(&mut self, msr: u32) -> Option<u64> {
         const TIME_STAMP: u32 = 0x10;
         const MTRR_CAPABILITIES: u32 = 0xFE;
+        // Leaf 1 offers machine checks, and with it these two: no banks, nothing reported (APM §9.3.1).
+        const MACHINE_CHECK_CAPABILITIES: u32 = 0x179;
+        const MACHINE_CHECK_STATUS: u32 = 0x17A;
         match msr {
             TIME_STAMP => Some(cpu::timestamp()),
             // Eight variable ranges, fixed ranges, write-combining.
             MTRR_CAPABILITIES => Some(0x508),
+            MACHINE_CHECK_CAPABILITIES | MACHINE_CHECK_STATUS => Some(0),
             _ => self.mtrr(msr).copied(),
         }
     }
