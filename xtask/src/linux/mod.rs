@@ -69,6 +69,7 @@ pub fn run(options: &Options) -> Result<()> {
         vcek: VcekScalar([1; 48]),
         certificates: &[],
         scenario: "",
+        strict: false,
     };
     let bundle_file = folder.join("bundle");
     std::fs::write(&bundle_file, bundle.encode()?)?;
