@@ -135,7 +135,7 @@ fn launch(bundle: &Bundle<'static>, ram: Layout, mut pool: Pool) -> ! {
         cpuid,
         certificates: bundle.certificates,
         msrs: HypervisorMsrs::new(),
-        hostile: Hostile::new(lie, initial_vmsa(&firmware, 1, bundle.signature)),
+        hostile: Hostile::new(lie, image.vmsa(1, bundle.signature)),
     };
     for (region, contents) in image.regions() {
         machine.launch_region(region, contents);
