@@ -13,6 +13,6 @@ pub mod ci;
 pub mod demo;
 pub mod guest;
 pub mod hostile;
-pub mod mutants;
 pub mod linux;
+pub mod mutants;
 pub mod setup;
