@@ -84,7 +84,8 @@ fn the_default_models_own_template_gives_what_the_default_manifest_says() {
     let own = Folder::with(&without_template(), &model).load().unwrap().manifest;
     assert_eq!(written.template.frames, own.template.frames);
     let [mut written_stop, mut own_stop] = [written.template.stop, own.template.stop];
-    (written_stop.sort_unstable(), own_stop.sort_unstable());
+    written_stop.sort_unstable();
+    own_stop.sort_unstable();
     assert_eq!(written_stop, own_stop);
 
     let other = MANIFEST.replace("\"assistant\\n\"]", "\"assistant:\\n\"]");
