@@ -39,7 +39,7 @@ impl Qmp {
         self.execute("stop", json!({}));
         let summary = self.execute("query-memory-size-summary", json!({}));
         let high_bytes = summary["base-memory"].as_u64().unwrap() - LOW_BYTES;
-        for (start, size, file) in [(0, LOW_BYTES, low), (4 << 30, high_bytes, high)] {
+        for (start, size, file) in [(0_u64, LOW_BYTES, low), (4 << 30, high_bytes, high)] {
             self.execute(
                 "pmemsave",
                 json!({ "val": start, "size": size, "filename": file.to_str().unwrap() }),
