@@ -100,10 +100,10 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 
     load::reset_peak_memory();
     let start = Instant::now();
-    let file = arguments.model.read()?;
+    let mut file = arguments.model.read()?;
     let read_seconds = start.elapsed().as_secs_f64();
     let cost = Cost::of(&File::parse(&file).context("the model is not a GGUF file")?);
-    let (model, load) = arguments.model.load(&file)?;
+    let (model, load) = arguments.model.load(&mut file)?;
     let mut bench = Bench { model: &model, threads: &threads, arguments, random: Random::new(7) };
     let progress = ProgressBar::new_spinner().with_style(ProgressStyle::with_template("{spinner} {msg}")?);
     let mut all = Vec::new();

@@ -67,8 +67,8 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         seed: arguments.seed,
     };
     sampling.check()?;
-    let file = arguments.model.read()?;
-    let (model, _) = arguments.model.load(&file)?;
+    let mut file = arguments.model.read()?;
+    let (model, _) = arguments.model.load(&mut file)?;
     let tokenizer = model.tokenizer();
     let (mut prompt, mut stop) = (Vec::new(), Vec::new());
     for name in ["<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|end_of_text|>", "</s>"] {

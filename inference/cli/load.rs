@@ -44,11 +44,7 @@ impl ModelArguments {
             None => return Ok(Isa::best()),
             Some(IsaName::Plain) => Isa::Plain,
             Some(IsaName::Avx2) => Isa::Avx2,
-            Some(IsaName::Avx512) => {
-                let best = Isa::best();
-                ensure!(!matches!(best, Isa::Plain | Isa::Avx2), "this processor lacks AVX-512 with VNNI");
-                best
-            }
+            Some(IsaName::Avx512) => Isa::Avx512,
         };
         ensure!(isa.is_supported(), "this processor lacks {isa:?}");
         Ok(isa)
@@ -60,7 +56,7 @@ impl ModelArguments {
     }
 
     /// The model, and how long it took from its bytes.
-    pub fn load<'f>(&self, file: &'f [u8]) -> Result<(Model<'f>, Duration)> {
+    pub fn load<'f>(&self, file: &'f mut [u8]) -> Result<(Model<'f>, Duration)> {
         let start = Instant::now();
         let model = Model::load_with(file, self.isa()?)
             .with_context(|| format!("cannot load {}", Path::display(&self.model)))?;

@@ -4,8 +4,6 @@ use crate::gguf::TensorType;
 
 /// Values in a Q8_0 block.
 pub(crate) const Q8_VALUES: usize = blocks::BLOCK;
-/// Bytes of a Q8_0 block: a half-precision scale and the values.
-pub(crate) const Q8_BYTES: usize = blocks::Q8_0_BYTES;
 
 /// The single-precision value of a half-precision number.
 pub(crate) fn f16_to_f32(bits: u16) -> f32 {

@@ -38,6 +38,8 @@ pub enum LoadError {
     },
     /// A tensor that this architecture does not have: ignoring it would give wrong results.
     UnknownTensor(String),
+    /// There is not enough memory.
+    Memory,
 }
 
 impl fmt::Display for LoadError {
@@ -67,6 +69,7 @@ impl fmt::Display for LoadError {
             Self::UnknownTensor(name) => {
                 write!(f, "the model file has tensor '{name}', which this architecture does not use")
             }
+            Self::Memory => write!(f, "there is not enough memory to load the model"),
         }
     }
 }

@@ -42,7 +42,7 @@ pub use kernels::probe::int8_operations_per_second;
 #[cfg(feature = "cli")]
 pub use kernels::threads::Threads;
 pub use logits::{LogitsError, logits, logits_by_row};
-pub use model::Model;
+pub use model::{Model, Weights};
 pub use sampling::{Sampling, SamplingError};
 pub use scheduler::{
     FinishReason, Generation, GenerationId, Limits, Output, OutputKind, Scheduler, SubmitError,

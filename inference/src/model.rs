@@ -1,50 +1,120 @@
 //! A model: its shape, its tokenizer and its weights, which stay where the file is.
 use crate::config::{Architecture, Config};
-use crate::encode;
 use crate::error::LoadError;
 use crate::gguf::{self, TensorType};
-use crate::kernels::{self, Isa, Kernels, Rows};
+use crate::kernels::pack::{Packed, pack};
+use crate::kernels::{Isa, Kernels};
 use crate::tokenizer::Tokenizer;
 use alloc::collections::BTreeSet;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::fmt;
+use core::ops::{Deref, DerefMut, Range};
 
-/// A loaded model. The weights are borrowed from the file.
+/// A loaded model. The weights are where the file was.
 #[derive(Debug)]
 pub struct Model<'w> {
     config: Config,
     tokenizer: Tokenizer,
     pub(crate) kernels: &'static Kernels,
-    pub(crate) embedding: Matrix<'w>,
-    pub(crate) layers: Vec<Layer<'w>>,
+    weights: Weights<'w>,
+    pub(crate) embedding: Matrix,
+    pub(crate) layers: Vec<Layer>,
     pub(crate) output_norm: Vec<f32>,
-    /// The embedding again where the file has no output matrix of its own.
-    pub(crate) output: Matrix<'w>,
+    /// Missing where the embedding serves again.
+    output: Option<Matrix>,
     /// What each rotation's frequency is divided by, where the file says so (Llama 3).
     pub(crate) rope_factors: Option<Vec<f32>>,
 }
 
+/// The bytes of a GGUF file, for a model to keep.
+pub enum Weights<'w> {
+    /// Somebody else's.
+    Borrowed(&'w mut [u8]),
+    /// The model's own.
+    Owned(Vec<u8>),
+}
+
+impl<'w> From<&'w mut [u8]> for Weights<'w> {
+    fn from(gguf: &'w mut [u8]) -> Self {
+        Self::Borrowed(gguf)
+    }
+}
+
+impl From<Vec<u8>> for Weights<'_> {
+    fn from(gguf: Vec<u8>) -> Self {
+        Self::Owned(gguf)
+    }
+}
+
+/// A copy is made, which takes as much memory again.
+impl From<&[u8]> for Weights<'_> {
+    fn from(gguf: &[u8]) -> Self {
+        Self::Owned(gguf.into())
+    }
+}
+
+/// A copy is made, which takes as much memory again.
+impl From<&Vec<u8>> for Weights<'_> {
+    fn from(gguf: &Vec<u8>) -> Self {
+        Self::Owned(gguf.clone())
+    }
+}
+
+impl Deref for Weights<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Borrowed(bytes) => bytes,
+            Self::Owned(bytes) => bytes,
+        }
+    }
+}
+
+impl DerefMut for Weights<'_> {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        match self {
+            Self::Borrowed(bytes) => bytes,
+            Self::Owned(bytes) => bytes,
+        }
+    }
+}
+
+impl fmt::Debug for Weights<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Weights({} bytes)", self.len())
+    }
+}
+
 /// The weights of a layer.
 #[derive(Debug)]
-pub(crate) struct Layer<'w> {
+pub(crate) struct Layer {
     pub(crate) attention_norm: Vec<f32>,
-    pub(crate) query: Matrix<'w>,
-    pub(crate) key: Matrix<'w>,
-    pub(crate) value: Matrix<'w>,
+    pub(crate) query: Matrix,
+    pub(crate) key: Matrix,
+    pub(crate) value: Matrix,
     /// For each element of a head, where the architecture normalises heads.
     pub(crate) query_norm: Option<Vec<f32>>,
     pub(crate) key_norm: Option<Vec<f32>>,
-    pub(crate) attention_output: Matrix<'w>,
+    pub(crate) attention_output: Matrix,
     pub(crate) feed_forward_norm: Vec<f32>,
-    pub(crate) gate: Matrix<'w>,
-    pub(crate) up: Matrix<'w>,
-    pub(crate) down: Matrix<'w>,
+    pub(crate) gate: Matrix,
+    pub(crate) up: Matrix,
+    pub(crate) down: Matrix,
 }
 
-/// A weight matrix, as it is stored, and what is added to its products.
-#[derive(Clone, Debug)]
-pub(crate) struct Matrix<'w> {
+impl Layer {
+    fn matrices(&mut self) -> [&mut Matrix; 7] {
+        let Self { query, key, value, attention_output, gate, up, down, .. } = self;
+        [query, key, value, attention_output, gate, up, down]
+    }
+}
+
+/// A weight matrix, and what is added to its products.
+#[derive(Debug)]
+pub(crate) struct Matrix {
     pub(crate) kind: TensorType,
     /// Elements of a row, which is the length of the vectors that the matrix is multiplied with.
     pub(crate) width: usize,
@@ -52,28 +122,19 @@ pub(crate) struct Matrix<'w> {
     pub(crate) height: usize,
     /// As long as the products, or empty.
     pub(crate) bias: Vec<f32>,
-    data: &'w [u8],
-}
-
-impl<'w> Matrix<'w> {
-    /// Some of the rows.
-    pub(crate) fn rows(&self, range: core::ops::Range<usize>) -> Rows<'w> {
-        let bytes = self.kind.bytes(self.width).unwrap_or(0);
-        Rows { kind: self.kind, width: self.width, data: &self.data[range.start * bytes..range.end * bytes] }
-    }
-
-    /// The values of a row.
-    pub(crate) fn decode_row(&self, row: usize, out: &mut [f32]) {
-        encode::decode(self.kind, self.rows(row..row + 1).data, out);
-    }
+    /// Where in the file it is.
+    place: Range<usize>,
+    /// The last rows, packed, if they do not fill a group.
+    tail: Vec<u8>,
 }
 
 impl<'w> Model<'w> {
-    /// Reads a model from the bytes of a GGUF file.
+    /// Reads a model from the bytes of a GGUF file. The weights are brought into the order in which they are read
+    /// best, where they are; after that, the bytes are no GGUF file any more.
     ///
     /// # Errors
     /// When the file is broken, incomplete, or asks for what is not supported; the error names it.
-    pub fn load(gguf: &'w [u8]) -> Result<Self, LoadError> {
+    pub fn load(gguf: impl Into<Weights<'w>>) -> Result<Self, LoadError> {
         Self::load_with(gguf, Isa::best())
     }
 
@@ -81,12 +142,30 @@ impl<'w> Model<'w> {
     ///
     /// # Errors
     /// Those of [`Model::load`].
-    pub fn load_with(gguf: &'w [u8], isa: Isa) -> Result<Self, LoadError> {
+    pub fn load_with(gguf: impl Into<Weights<'w>>, isa: Isa) -> Result<Self, LoadError> {
+        let mut gguf = gguf.into();
+        let mut model = Self::read(&gguf, isa)?;
+        // What is packed must not be read as a file again.
+        if let Some(magic) = gguf.first_chunk_mut() {
+            *magic = *b"used";
+        }
+        let mut scratch = Vec::new();
+        let layers = model.layers.iter_mut().flat_map(Layer::matrices);
+        for matrix in layers.chain([&mut model.embedding]).chain(&mut model.output) {
+            let data = &mut gguf[matrix.place.clone()];
+            matrix.tail = pack(matrix.kind, matrix.width, matrix.height, data, &mut scratch)?;
+        }
+        model.weights = gguf;
+        Ok(model)
+    }
+
+    /// Reads everything but the weights of matrices.
+    fn read(gguf: &[u8], isa: Isa) -> Result<Self, LoadError> {
         let file = gguf::File::parse(gguf)?;
         let architecture = Architecture::from_gguf(&file)?;
         let tokenizer = Tokenizer::from_gguf(&file)?;
         let config = Config::from_gguf(&file, tokenizer.vocabulary_len())?;
-        let mut tensors = Tensors { file: &file, taken: BTreeSet::new() };
+        let mut tensors = Tensors { start: gguf.as_ptr() as usize, file: &file, taken: BTreeSet::new() };
 
         let (embedding_length, vocabulary) = (config.embedding_length, config.vocabulary_length);
         let (query, key_value) = (config.query_length(), config.key_value_length());
@@ -116,16 +195,34 @@ impl<'w> Model<'w> {
         }
         let output_norm = tensors.vector("output_norm", embedding_length)?;
         let output = match tensors.has("output.weight") {
-            true => tensors.matrix("output", embedding_length, vocabulary)?,
-            false => embedding.clone(),
+            true => Some(tensors.matrix("output", embedding_length, vocabulary)?),
+            false => None,
         };
         let rope_factors = match architecture.has_rope_factors() && tensors.has("rope_freqs.weight") {
             true => Some(tensors.vector("rope_freqs", config.rope_length / 2)?),
             false => None,
         };
         tensors.finish()?;
-        let kernels = isa.kernels().unwrap_or(&kernels::plain::KERNELS);
-        Ok(Self { config, tokenizer, kernels, embedding, layers, output_norm, output, rope_factors })
+        let (kernels, weights) = (isa.kernels(), Weights::Owned(Vec::new()));
+        Ok(Self { config, tokenizer, kernels, weights, embedding, layers, output_norm, output, rope_factors })
+    }
+
+    /// A matrix with its weights.
+    pub(crate) fn packed<'s>(&'s self, matrix: &'s Matrix) -> Packed<'s> {
+        let Matrix { kind, width, height, tail, .. } = matrix;
+        let tiles = &self.weights[matrix.place.clone()];
+        Packed { kind: *kind, width: *width, height: *height, tiles, tail }
+    }
+
+    /// The matrix that gives the logits.
+    pub(crate) fn output(&self) -> &Matrix {
+        self.output.as_ref().unwrap_or(&self.embedding)
+    }
+
+    /// The memory that holds the weights, and is only read from now on.
+    #[must_use]
+    pub fn weights(&self) -> &[u8] {
+        &self.weights
     }
 
     /// The tokenizer.
@@ -150,6 +247,8 @@ impl<'w> Model<'w> {
 /// The tensors of a file, taken by name and checked for shape.
 struct Tensors<'f, 'w> {
     file: &'f gguf::File<'w>,
+    /// The address of the file.
+    start: usize,
     taken: BTreeSet<String>,
 }
 
@@ -169,14 +268,16 @@ impl<'w> Tensors<'_, 'w> {
     }
 
     /// A matrix, and its bias if the file has one.
-    fn matrix(&mut self, name: &str, width: usize, height: usize) -> Result<Matrix<'w>, LoadError> {
+    fn matrix(&mut self, name: &str, width: usize, height: usize) -> Result<Matrix, LoadError> {
         let tensor = self.take(&format!("{name}.weight"), &[width, height])?;
         let bias = format!("{name}.bias");
         let bias = match self.has(&bias) {
             true => self.take(&bias, &[height])?.values(),
             false => Vec::new(),
         };
-        Ok(Matrix { kind: tensor.kind(), width, height, bias, data: tensor.data() })
+        let first = tensor.data().as_ptr() as usize - self.start;
+        let place = first..first + tensor.data().len();
+        Ok(Matrix { kind: tensor.kind(), width, height, bias, place, tail: Vec::new() })
     }
 
     fn vector(&mut self, name: &str, len: usize) -> Result<Vec<f32>, LoadError> {

@@ -1,6 +1,6 @@
 //! The choice of the next token from its logits.
 use crate::error::LimitsError;
-use crate::kernels::plain::exp;
+use crate::kernels::exp::exp;
 use crate::memory::reserve;
 use crate::random::Random;
 use alloc::vec::Vec;

@@ -143,12 +143,13 @@ fn model(
             clock::now_ms().saturating_sub(start) < DISK_PATIENCE_MS
         }
     };
-    let weights: &'static [u8] =
+    let weights: &'static mut [u8] =
         weights::load(&mut PatientDisk { block, patience }, &manifest.model, arena, &Cpus, emit)?;
-    memory::freeze(weights)?;
     emit(Event::WeightsVerified { bytes: manifest.model.weights_bytes });
     let model = Model::load(weights).map_err(|_| Fatal::new(Termination::ModelRejected, 0))?;
-    Ok((Box::leak(Box::new(model)), weights))
+    let model: &'static Model<'static> = Box::leak(Box::new(model));
+    memory::freeze(model.weights())?;
+    Ok((model, model.weights()))
 }
 
 fn take(shared: &mut SharedRun, size: usize) -> OrFatal<SharedRun> {

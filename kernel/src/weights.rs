@@ -42,7 +42,7 @@ pub fn load<'a>(
     arena: &'a mut [u8],
     workers: &impl Workers,
     mut emit: impl FnMut(Event),
-) -> OrFatal<&'a [u8]> {
+) -> OrFatal<&'a mut [u8]> {
     let unreadable = |at: usize| Fatal::new(Termination::WeightsRead, at as u64);
     let length = usize::try_from(model.weights_bytes).map_err(|_| unreadable(0))?;
     let sectors = length.checked_next_multiple_of(SECTOR_BYTES).ok_or(unreadable(0))?;
@@ -64,7 +64,7 @@ pub fn load<'a>(
     if root(file, workers) != Some(model.weights_root) {
         return Err(Fatal::new(Termination::WeightsMismatch, model.weights_bytes));
     }
-    Ok(file)
+    Ok(&mut arena[..length])
 }
 
 /// The root of the tree hash, its leaves hashed by all CPUs; `None` if a leaf was left out.
@@ -124,7 +124,7 @@ mod tests {
         let mut arena = vec![0; 4 * REQUEST_BYTES];
         let mut events = Vec::new();
         let bytes = load(disk, model, &mut arena, &SingleThread, |event| events.push(event));
-        (bytes.map(<[u8]>::to_vec).map_err(|fatal| fatal.reason), events)
+        (bytes.map(|bytes| bytes.to_vec()).map_err(|fatal| fatal.reason), events)
     }
 
     #[test]

@@ -162,11 +162,6 @@ impl TensorType {
         self.layout().2
     }
 
-    /// Whether the kernels multiply stored rows of this type as they are; rows of the others are decoded for it.
-    pub(crate) fn is_direct(self) -> bool {
-        matches!(self, Self::F32 | Self::F16 | Self::Bf16 | Self::Q8_0)
-    }
-
     /// Bytes of so many elements; `None` if they do not fill whole blocks or the size does not fit.
     #[must_use]
     pub fn bytes(self, elements: usize) -> Option<usize> {

@@ -5,10 +5,11 @@
 //! each part can be taken once, and the parts do not overlap: that makes handing them out sound.
 use core::marker::PhantomData;
 use core::ops::Range;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-/// More workers than this are not used: one bit of a word each.
-pub(crate) const MAX_PARTS: usize = 64;
+/// More parts than this are not made: one bit each.
+pub(crate) const MAX_PARTS: usize = 64 * WORDS;
+const WORDS: usize = 8;
 
 /// A row-major matrix, divided by columns into parts.
 pub(crate) struct Bands<'a, T> {
@@ -17,7 +18,7 @@ pub(crate) struct Bands<'a, T> {
     height: usize,
     /// Columns in each part but the last ones.
     step: usize,
-    taken: AtomicU64,
+    taken: [AtomicU64; WORDS],
     borrow: PhantomData<&'a mut [T]>,
 }
 
@@ -31,7 +32,13 @@ impl<'a, T> Bands<'a, T> {
         let height = data.len().checked_div(width).unwrap_or(0);
         let granules = width.div_ceil(granule.max(1));
         let step = granules.div_ceil(parts.clamp(1, MAX_PARTS)) * granule.max(1);
-        Self { start: data.as_mut_ptr(), width, height, step, taken: AtomicU64::new(0), borrow: PhantomData }
+        let taken = [const { AtomicU64::new(0) }; WORDS];
+        Self { start: data.as_mut_ptr(), width, height, step, taken, borrow: PhantomData }
+    }
+
+    /// How many parts there are.
+    pub(crate) fn parts(&self) -> usize {
+        if self.step == 0 { 0 } else { self.width.div_ceil(self.step) }
     }
 
     /// A part; `None` if it has been taken, has no columns, or does not exist.
@@ -41,8 +48,8 @@ impl<'a, T> Bands<'a, T> {
         }
         let first = part.checked_mul(self.step).filter(|first| *first < self.width)?;
         let columns = first..self.width.min(first + self.step);
-        let bit = 1 << part;
-        if self.taken.fetch_or(bit, Ordering::Relaxed) & bit != 0 {
+        let bit = 1 << (part % 64);
+        if self.taken[part / 64].fetch_or(bit, Ordering::Relaxed) & bit != 0 {
             return None;
         }
         Some(Band {
@@ -75,6 +82,11 @@ impl<T> Band<'_, T> {
         self.height
     }
 
+    /// Where this band's part of the first row is, and how many elements further that of the next.
+    pub(super) fn raw(&mut self) -> (*mut T, usize) {
+        (self.start.wrapping_add(self.columns.start), self.stride)
+    }
+
     /// This band's part of a row.
     pub(crate) fn row(&mut self, row: usize) -> &mut [T] {
         assert!(row < self.height, "row {row} of {}", self.height);
@@ -91,9 +103,41 @@ impl<T> Band<'_, T> {
     }
 }
 
+/// A slice, divided into parts of any lengths that are handed out one after the other.
+pub(crate) struct Shares<'a, T> {
+    start: *mut T,
+    /// Where each part ends and the next begins.
+    ends: &'a [usize],
+    next: AtomicUsize,
+    borrow: PhantomData<&'a mut [T]>,
+}
+
+// SAFETY: as for `Bands`.
+unsafe impl<T: Send> Sync for Shares<'_, T> {}
+
+impl<'a, T> Shares<'a, T> {
+    /// Divides a slice at these ascending places.
+    pub(crate) fn new(data: &'a mut [T], ends: &'a [usize]) -> Self {
+        assert!(ends.is_sorted() && ends.last().is_none_or(|end| *end <= data.len()));
+        Self { start: data.as_mut_ptr(), ends, next: AtomicUsize::new(0), borrow: PhantomData }
+    }
+
+    /// The next part, and its number.
+    #[expect(clippy::mut_from_ref, reason = "no two calls return the same part")]
+    pub(crate) fn next(&self) -> Option<(usize, &mut [T])> {
+        let index = self.next.fetch_add(1, Ordering::Relaxed);
+        let end = *self.ends.get(index)?;
+        let first = if index == 0 { 0 } else { self.ends[index - 1] };
+        // SAFETY: `new` took `start` from an exclusive borrow, which outlives what is returned, of a slice of at least
+        // `end` elements, and `first <= end` as the places ascend. Each number is fetched once, so no element is
+        // handed out twice; the counter cannot come round, as each call takes more than a nanosecond.
+        Some((index, unsafe { core::slice::from_raw_parts_mut(self.start.add(first), end - first) }))
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::Bands;
+    use super::{Bands, MAX_PARTS, Shares};
     use alloc::vec;
     use alloc::vec::Vec;
 
@@ -118,8 +162,20 @@ mod tests {
     }
 
     #[test]
+    fn shares_are_handed_out_once() {
+        let mut data = [0; 10];
+        let shares = Shares::new(&mut data, &[3, 3, 10]);
+        while let Some((index, share)) = shares.next() {
+            assert_eq!(share.len(), [3, 0, 7][index]);
+            share.iter_mut().for_each(|element| *element += 1);
+        }
+        assert!(shares.next().is_none());
+        assert_eq!(data, [1; 10]);
+    }
+
+    #[test]
     fn nothing_to_divide_gives_no_parts() {
         assert!(Bands::new(&mut Vec::<f32>::new(), 0, 4, 8).take(0).is_none());
-        assert!(Bands::new(&mut [0.0; 4], 4, 0, 0).take(64).is_none());
+        assert!(Bands::new(&mut [0.0; 4], 4, 0, 0).take(MAX_PARTS).is_none());
     }
 }

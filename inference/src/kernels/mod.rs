@@ -1,101 +1,71 @@
 //! The inner loops, and the only `unsafe` code of the engine.
 //!
-//! [`Kernels`] is a table of functions, chosen once when a model is loaded: [`plain`] runs anywhere, [`avx2`] on
-//! processors with AVX2, FMA and F16C. Every function of the second is tested against its twin in the first.
+//! [`Kernels`] is a table of functions, chosen once when a model is loaded. Every function is written once, over the
+//! vectors of [`simd`], and compiled for each set of instructions: [`plain`] runs anywhere, [`avx2`] on every processor
+//! that has SEV-SNP, [`avx512`] on the newer ones. All give the same bits, and the tests hold them to that.
 //! Each output element is computed by one fixed sequence of operations that depends on neither the number of
 //! tokens in the batch nor the division among workers, so a result does not depend on who else is served.
 #![allow(unsafe_code)]
+pub(crate) mod attention;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 pub(crate) mod bands;
-pub(crate) mod plain;
+mod detect;
+pub(crate) mod elementwise;
+pub(crate) mod exp;
+mod format;
+pub(crate) mod matrix;
+pub(crate) mod pack;
+mod plain;
 #[cfg(all(feature = "cli", target_arch = "x86_64"))]
 pub(crate) mod probe;
+pub(crate) mod simd;
 #[cfg(test)]
 mod tests;
 #[cfg(any(test, feature = "cli"))]
 pub(crate) mod threads;
 
-use crate::encode::{Q8_BYTES, Q8_VALUES};
-use crate::gguf::TensorType;
+pub use detect::Isa;
+
+use attention::{Head, Queries};
 use bands::Band;
 use core::fmt;
-
-/// The rows of a weight matrix that one call multiplies, as they are stored.
-#[derive(Clone, Copy)]
-pub(crate) struct Rows<'a> {
-    pub(crate) kind: TensorType,
-    /// Elements in a row.
-    pub(crate) width: usize,
-    /// Whole rows, one after the other.
-    pub(crate) data: &'a [u8],
-}
-
-impl<'a> Rows<'a> {
-    /// Bytes of a row.
-    fn bytes(&self) -> usize {
-        // A `Rows` comes from a tensor whose rows fill whole blocks.
-        self.kind.bytes(self.width).unwrap_or(0)
-    }
-
-    fn row(&self, index: usize) -> &'a [u8] {
-        &self.data[index * self.bytes()..][..self.bytes()]
-    }
-
-    /// A row of a Q8_0 matrix as blocks.
-    fn blocks(&self, index: usize) -> &'a [[u8; Q8_BYTES]] {
-        self.row(index).as_chunks().0
-    }
-}
-
-/// A block of a quantised vector, in the halves that a 256-bit register holds.
-type QuantBlock = [[i16; 16]; 2];
-
-/// The vectors that a matrix is multiplied with, one for each token of the batch.
-#[derive(Clone, Copy)]
-pub(crate) struct Inputs<'a> {
-    /// Elements of a vector.
-    pub(crate) width: usize,
-    /// All vectors, one after the other.
-    pub(crate) values: &'a [f32],
-    /// The same vectors in blocks of 32 with a scale each, for matrices of quantised types.
-    pub(crate) quants: &'a [i16],
-    pub(crate) scales: &'a [f32],
-}
-
-impl<'a> Inputs<'a> {
-    fn values(&self, token: usize) -> &'a [f32] {
-        &self.values[token * self.width..][..self.width]
-    }
-
-    fn quants(&self, token: usize) -> &'a [QuantBlock] {
-        self.quants[token * self.width..][..self.width].as_chunks().0.as_chunks().0
-    }
-
-    fn scales(&self, token: usize) -> &'a [f32] {
-        let blocks = self.width / Q8_VALUES;
-        &self.scales[token * blocks..][..blocks]
-    }
-}
+use elementwise::Task;
+use matrix::Inputs;
+use pack::Packed;
+use simd::Simd;
 
 /// The functions for one kind of processor.
 pub(crate) struct Kernels {
     /// For messages and tests.
     pub(crate) name: &'static str,
-    /// Multiplies rows with vectors: row `t` of the output is the product with vector `t`.
-    pub(crate) multiply: fn(Rows<'_>, Inputs<'_>, &mut Band<'_, f32>),
-    /// The inner products of one vector with each of several, as many as there are scores, all scaled.
-    pub(crate) scores: fn(&[f32], &[f32], f32, &mut [f32]),
-    /// The sum of several vectors, each multiplied by its weight.
-    pub(crate) weighted_sum: fn(&[f32], &[f32], &mut [f32]),
-    /// Replaces scores by `exp(score - largest)`, divided by their sum.
-    pub(crate) softmax: fn(&mut [f32]),
-    /// Replaces each gate by `gate · sigmoid(gate) · up`.
-    pub(crate) swiglu: fn(&mut [f32], &[f32]),
-    /// The sum of squares.
-    pub(crate) sum_of_squares: fn(&[f32]) -> f32,
-    /// Quantises a vector of whole blocks to signed bytes, kept in 16 bits, and a scale for each block.
-    pub(crate) quantise: fn(&[f32], &mut [i16], &mut [f32]),
+    /// Multiplies the rows that the band has as columns: row `t` of the output is the product with vector `t`. The
+    /// bytes are working memory, [`matrix::PANEL_BYTES`] of them.
+    pub(crate) multiply: fn(Packed<'_>, Inputs<'_>, &mut Band<'_, f32>, &mut [u8]),
+    /// Computes the attention of queries to a head, for each token at a multiple of the stride. The last floats are
+    /// working memory, [`attention::scratch_len`] of them.
+    pub(crate) attend: fn(Head<'_>, &Queries<'_>, &mut [f32], usize, &mut [f32]),
+    pub(crate) elementwise: fn(Task<'_>),
+}
+
+impl Kernels {
+    /// Of instructions that whoever uses the table has.
+    const fn of<S: Simd>(name: &'static str) -> Self {
+        Self {
+            name,
+            multiply: matrix::multiply::<S>,
+            attend: attention::run::<S>,
+            elementwise: elementwise::<S>,
+        }
+    }
+}
+
+fn elementwise<S: Simd>(task: Task<'_>) {
+    // SAFETY: this is reachable through a table only, which `detect` hands out only on a processor that has these
+    // instructions.
+    unsafe { S::elementwise(task) }
 }
 
 impl fmt::Debug for Kernels {
@@ -104,45 +74,68 @@ impl fmt::Debug for Kernels {
     }
 }
 
-/// The best functions for the processor this runs on.
-#[cfg(test)]
-fn detect() -> &'static Kernels {
-    Isa::best().kernels().unwrap_or(&plain::KERNELS)
-}
+/// The functions of [`Simd`] that are loops, compiled for these instructions, with so many groups and tokens at once.
+#[cfg(target_arch = "x86_64")]
+macro_rules! compiled {
+    ($features:literal, $groups:literal, $few:literal, $many:literal) => {
+        const TILE_GROUPS: usize = $groups;
+        const FEW: usize = $few;
+        const MANY: usize = $many;
 
-/// A set of instructions that the inner loops are written for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Isa {
-    /// What every processor has.
-    Plain,
-    /// AVX2 with FMA and F16C: Milan and its like.
-    Avx2,
-}
+        $crate::kernels::compiled!(@format $features, one, quantised, 1, 1);
+        $crate::kernels::compiled!(@format $features, tile, quantised, $groups, 1);
+        $crate::kernels::compiled!(@format $features, few, quantised, $groups, $few);
+        $crate::kernels::compiled!(@format $features, many, quantised, $groups, $many);
+        $crate::kernels::compiled!(@float $features, one_float, 1, 1);
+        $crate::kernels::compiled!(@float $features, tile_float, $groups, 1);
+        $crate::kernels::compiled!(@float $features, many_float, $groups, $many);
 
-impl Isa {
-    /// All of them, the best last.
-    pub const ALL: [Self; 2] = [Self::Plain, Self::Avx2];
-
-    /// The best set for the processor that this runs on.
-    #[must_use]
-    pub fn best() -> Self {
-        Self::ALL.into_iter().rev().find(|isa| isa.is_supported()).unwrap_or(Self::Plain)
-    }
-
-    /// Whether the processor that this runs on has it.
-    #[must_use]
-    pub fn is_supported(self) -> bool {
-        self.kernels().is_some()
-    }
-
-    /// The functions, if the processor can run them.
-    pub(crate) fn kernels(self) -> Option<&'static Kernels> {
-        match self {
-            Self::Plain => Some(&plain::KERNELS),
-            #[cfg(target_arch = "x86_64")]
-            Self::Avx2 => avx2::kernels(),
-            #[cfg(not(target_arch = "x86_64"))]
-            Self::Avx2 => None,
+        unsafe fn unpack<F: Format>(tiles: *const u8, count: usize, panel: *mut u8) {
+            #[target_feature(enable = $features)]
+            unsafe fn compiled<F: Format>(tiles: *const u8, count: usize, panel: *mut u8) {
+                unsafe { $crate::kernels::matrix::unpack::<Chosen, F>(tiles, count, panel) }
+            }
+            unsafe { compiled::<F>(tiles, count, panel) }
         }
-    }
+
+        unsafe fn attend(job: &$crate::kernels::attention::Job<'_>) {
+            #[target_feature(enable = $features)]
+            unsafe fn compiled(job: &$crate::kernels::attention::Job<'_>) {
+                unsafe { $crate::kernels::attention::attend::<Chosen>(job) }
+            }
+            unsafe { compiled(job) }
+        }
+
+        unsafe fn elementwise(task: $crate::kernels::elementwise::Task<'_>) {
+            #[target_feature(enable = $features)]
+            unsafe fn compiled(task: $crate::kernels::elementwise::Task<'_>) {
+                unsafe { $crate::kernels::elementwise::run::<Chosen>(task) }
+            }
+            unsafe { compiled(task) }
+        }
+    };
+    (@format $features:literal, $name:ident, $inner:ident, $groups:literal, $tokens:literal) => {
+        unsafe fn $name<F: Format>(job: &$crate::kernels::matrix::Job<'_>, group: usize, token: usize) {
+            #[target_feature(enable = $features)]
+            unsafe fn compiled<F: Format>(job: &$crate::kernels::matrix::Job<'_>, group: usize, token: usize) {
+                unsafe { $crate::kernels::matrix::$inner::<Chosen, F, $groups, $tokens>(job, group, token) }
+            }
+            unsafe { compiled::<F>(job, group, token) }
+        }
+    };
+    (@float $features:literal, $name:ident, $groups:literal, $tokens:literal) => {
+        unsafe fn $name<const K: u32>(job: &$crate::kernels::matrix::Job<'_>, group: usize, token: usize) {
+            #[target_feature(enable = $features)]
+            unsafe fn compiled<const K: u32>(
+                job: &$crate::kernels::matrix::Job<'_>,
+                group: usize,
+                token: usize,
+            ) {
+                unsafe { $crate::kernels::matrix::floats::<Chosen, K, $groups, $tokens>(job, group, token) }
+            }
+            unsafe { compiled::<K>(job, group, token) }
+        }
+    };
 }
+#[cfg(target_arch = "x86_64")]
+use compiled;

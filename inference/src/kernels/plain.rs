@@ -1,218 +1,218 @@
-//! The functions in plain Rust: the reference for the vector kernels, and what runs where those cannot.
-//!
-//! Sums run in eight lanes that are added at the end, as a vector unit does it. Functions that are `inline(always)`
-//! here are compiled a second time for AVX2 in [`super::avx2`]; Rust never contracts or reorders floating-point
-//! operations, so both give the same bits.
-use super::bands::Band;
-use super::{Inputs, Kernels, QuantBlock, Rows};
-use crate::blocks::SUPER_BLOCK;
-use crate::encode::{Q8_BYTES, Q8_VALUES, bf16_to_f32, decode, f16_to_f32, quantise_q8};
-use crate::gguf::TensorType;
+//! The vectors in plain Rust: the reference for the vector units, and what runs where there are none.
+use super::format::Format;
+use super::matrix::{self, Job};
+use super::simd::{Block, Simd};
+use crate::encode::{bf16_to_f32, f16_to_f32};
+use core::array::from_fn;
 
-const LANES: usize = 8;
+/// No vector instructions.
+#[derive(Clone, Copy)]
+pub(super) struct Plain;
 
-pub(crate) static KERNELS: Kernels =
-    Kernels { name: "plain", multiply, scores, weighted_sum, softmax, swiglu, sum_of_squares, quantise };
-
-fn multiply(rows: Rows<'_>, inputs: Inputs<'_>, out: &mut Band<'_, f32>) {
-    if !rows.kind.is_direct() {
-        return multiply_decoded(rows, inputs, out);
-    }
-    for token in 0..out.height() {
-        for (index, out) in out.row(token).iter_mut().enumerate() {
-            *out = multiply_row(rows, index, inputs, token);
-        }
-    }
+#[inline(always)]
+unsafe fn halves(at: *const u8) -> [u16; 16] {
+    // SAFETY: the caller's; arrays of bytes need no alignment.
+    let bytes = unsafe { at.cast::<[[u8; 2]; 16]>().read() };
+    bytes.map(u16::from_le_bytes)
 }
 
-/// Products with types that have no kernel of their own: each block of weights is decoded once for all tokens.
 #[inline(always)]
-pub(super) fn multiply_decoded(rows: Rows<'_>, inputs: Inputs<'_>, out: &mut Band<'_, f32>) {
-    let (elements, bytes) = (rows.kind.block_elements(), rows.kind.block_bytes());
-    let mut values = [0.0; SUPER_BLOCK];
-    let values = &mut values[..elements];
-    for index in 0..out.columns().len() {
-        for (block, data) in rows.row(index).chunks_exact(bytes).enumerate() {
-            decode(rows.kind, data, values);
-            for token in 0..out.height() {
-                let x = &inputs.values(token)[block * elements..][..elements];
-                let product = dot(x, values);
-                let out = &mut out.row(token)[index];
-                *out = if block == 0 { product } else { *out + product };
+fn both(a: [f32; 16], b: [f32; 16], apply: impl Fn(f32, f32) -> f32) -> [f32; 16] {
+    from_fn(|lane| apply(a[lane], b[lane]))
+}
+
+fn halving(mut lanes: [f32; 16], apply: impl Fn(f32, f32) -> f32) -> f32 {
+    for width in [8, 4, 2, 1] {
+        for lane in 0..width {
+            lanes[lane] = apply(lanes[lane], lanes[lane + width]);
+        }
+    }
+    lanes[0]
+}
+
+/// Shifts in lanes of 16 bits.
+fn shift(a: [u8; 64], apply: impl Fn(u16) -> u16) -> [u8; 64] {
+    from_fn(|i| apply(u16::from_le_bytes([a[i / 2 * 2], a[i / 2 * 2 + 1]])).to_le_bytes()[i % 2])
+}
+
+// SAFETY of all blocks here: pointers are valid for what is read or written, as the caller promises.
+#[expect(clippy::undocumented_unsafe_blocks, reason = "said once for all above")]
+impl Simd for Plain {
+    type F = [f32; 16];
+    type B = [u8; 64];
+
+    const TILE_GROUPS: usize = 1;
+    const FEW: usize = 1;
+    const MANY: usize = 1;
+
+    unsafe fn splat(value: f32) -> [f32; 16] {
+        [value; 16]
+    }
+
+    unsafe fn load(at: *const f32) -> [f32; 16] {
+        unsafe { at.cast::<[f32; 16]>().read_unaligned() }
+    }
+
+    unsafe fn store(vector: [f32; 16], at: *mut f32) {
+        unsafe { at.cast::<[f32; 16]>().write_unaligned(vector) }
+    }
+
+    unsafe fn from_f16(at: *const u8) -> [f32; 16] {
+        unsafe { halves(at) }.map(f16_to_f32)
+    }
+
+    unsafe fn from_bf16(at: *const u8) -> [f32; 16] {
+        unsafe { halves(at) }.map(bf16_to_f32)
+    }
+
+    unsafe fn from_u8(values: [u8; 16]) -> [f32; 16] {
+        values.map(f32::from)
+    }
+
+    unsafe fn from_i8(at: *const u8) -> [f32; 16] {
+        unsafe { at.cast::<[i8; 16]>().read() }.map(f32::from)
+    }
+
+    unsafe fn add(a: [f32; 16], b: [f32; 16]) -> [f32; 16] {
+        both(a, b, |a, b| a + b)
+    }
+
+    unsafe fn sub(a: [f32; 16], b: [f32; 16]) -> [f32; 16] {
+        both(a, b, |a, b| a - b)
+    }
+
+    unsafe fn mul(a: [f32; 16], b: [f32; 16]) -> [f32; 16] {
+        both(a, b, |a, b| a * b)
+    }
+
+    unsafe fn div(a: [f32; 16], b: [f32; 16]) -> [f32; 16] {
+        both(a, b, |a, b| a / b)
+    }
+
+    unsafe fn fma(a: [f32; 16], b: [f32; 16], c: [f32; 16]) -> [f32; 16] {
+        from_fn(|lane| libm::fmaf(a[lane], b[lane], c[lane]))
+    }
+
+    unsafe fn max(a: [f32; 16], b: [f32; 16]) -> [f32; 16] {
+        both(a, b, |a, b| if a > b { a } else { b })
+    }
+
+    unsafe fn min(a: [f32; 16], b: [f32; 16]) -> [f32; 16] {
+        both(a, b, |a, b| if a < b { a } else { b })
+    }
+
+    unsafe fn abs(a: [f32; 16]) -> [f32; 16] {
+        a.map(f32::abs)
+    }
+
+    unsafe fn add_exponent(value: [f32; 16], shifted: [f32; 16]) -> [f32; 16] {
+        both(value, shifted, |value, shifted| {
+            f32::from_bits(value.to_bits().wrapping_add(shifted.to_bits() << 23))
+        })
+    }
+
+    unsafe fn sum(a: [f32; 16]) -> f32 {
+        halving(a, |a, b| a + b)
+    }
+
+    unsafe fn largest(a: [f32; 16]) -> f32 {
+        halving(a, |a, b| if a > b { a } else { b })
+    }
+
+    unsafe fn quants(vector: [f32; 16]) -> [i8; 16] {
+        vector.map(crate::encode::round_to_i8)
+    }
+
+    unsafe fn bytes(at: *const u8) -> [u8; 64] {
+        unsafe { at.cast::<[u8; 64]>().read() }
+    }
+
+    unsafe fn store_bytes(bytes: [u8; 64], at: *mut u8) {
+        unsafe { at.cast::<[u8; 64]>().write(bytes) }
+    }
+
+    unsafe fn and(a: [u8; 64], mask: u8) -> [u8; 64] {
+        a.map(|a| a & mask)
+    }
+
+    unsafe fn or(a: [u8; 64], b: [u8; 64]) -> [u8; 64] {
+        from_fn(|i| a[i] | b[i])
+    }
+
+    unsafe fn right(a: [u8; 64], bits: u32) -> [u8; 64] {
+        shift(a, |a| a >> bits)
+    }
+
+    unsafe fn left(a: [u8; 64], bits: u32) -> [u8; 64] {
+        shift(a, |a| a << bits)
+    }
+
+    unsafe fn fifth_bits(bits: [u8; 64], k: usize) -> [u8; 64] {
+        from_fn(|i| {
+            let bit = 4 * k + i % 4;
+            (bits[i / 4 * 4 + bit / 8] >> (bit % 8) & 1) << 4
+        })
+    }
+
+    unsafe fn prefetch(_: *const u8) {}
+
+    unsafe fn dots<F: Format, const I: usize, const T: usize>(
+        tile: *const u8,
+        outer: usize,
+        (first, last): (usize, usize),
+        blocks: [*const Block; T],
+        sums: [i32; T],
+    ) -> [[f32; 16]; T] {
+        let mut dots = sums.map(|sum| [if F::OFFSET > 0 { sum << F::OFFSET } else { 0 }; 16]);
+        for k in first..last {
+            let weights = unsafe { F::quants::<Self, I>(tile, outer, k) };
+            for (dots, block) in dots.iter_mut().zip(blocks) {
+                let quants = unsafe { (*block).quants[k] };
+                for (i, weight) in weights.iter().enumerate() {
+                    dots[i / 4] += i32::from(*weight) * i32::from(quants[i % 4]);
+                }
             }
         }
+        dots.map(|dots| dots.map(|dot| dot as f32))
     }
-}
 
-/// The product of one row and one vector, of a type with a kernel.
-pub(super) fn multiply_row(rows: Rows<'_>, row: usize, inputs: Inputs<'_>, token: usize) -> f32 {
-    let bytes = rows.row(row);
-    match rows.kind {
-        TensorType::F32 => {
-            dot_by(inputs.values(token), bytes.as_chunks().0, |bytes| f32::from_le_bytes(*bytes))
-        }
-        TensorType::F16 => {
-            dot_by(inputs.values(token), bytes.as_chunks().0, |bytes| f16_to_f32(u16::from_le_bytes(*bytes)))
-        }
-        TensorType::Bf16 => {
-            dot_by(inputs.values(token), bytes.as_chunks().0, |bytes| bf16_to_f32(u16::from_le_bytes(*bytes)))
-        }
-        TensorType::Q8_0 => dot_q8(rows.blocks(row), inputs.quants(token), inputs.scales(token)),
-        _ => 0.0,
+    unsafe fn one<F: Format>(job: &Job<'_>, group: usize, token: usize) {
+        unsafe { matrix::quantised::<Self, F, 1, 1>(job, group, token) }
     }
-}
 
-fn dot_by<const N: usize>(x: &[f32], row: &[[u8; N]], value: impl Fn(&[u8; N]) -> f32) -> f32 {
-    let mut lanes = [0.0_f32; LANES];
-    let (x, x_rest) = x.as_chunks::<LANES>();
-    let (row, row_rest) = row.as_chunks::<LANES>();
-    for (x, row) in x.iter().zip(row) {
-        for lane in 0..LANES {
-            lanes[lane] += x[lane] * value(&row[lane]);
-        }
+    unsafe fn tile<F: Format>(job: &Job<'_>, group: usize, token: usize) {
+        unsafe { Self::one::<F>(job, group, token) }
     }
-    let mut sum = add_lanes(lanes);
-    for (x, element) in x_rest.iter().zip(row_rest) {
-        sum += x * value(element);
-    }
-    sum
-}
 
-/// A block's integer sum is exact; the products with the scales are added block after block.
-fn dot_q8(row: &[[u8; Q8_BYTES]], quants: &[QuantBlock], scales: &[f32]) -> f32 {
-    let mut sum = 0.0;
-    for (([low, high, row @ ..], quants), scale) in row.iter().zip(quants).zip(scales) {
-        let products = row
-            .iter()
-            .zip(quants.as_flattened())
-            .map(|(weight, quant)| i32::from(*weight as i8) * i32::from(*quant));
-        let products: i32 = products.sum();
-        sum += products as f32 * (f16_to_f32(u16::from_le_bytes([*low, *high])) * scale);
+    unsafe fn few<F: Format>(job: &Job<'_>, group: usize, token: usize) {
+        unsafe { Self::one::<F>(job, group, token) }
     }
-    sum
-}
 
-/// Adds eight lanes in the order in which halving a vector does.
-#[inline(always)]
-fn add_lanes([a, b, c, d, e, f, g, h]: [f32; LANES]) -> f32 {
-    ((a + e) + (c + g)) + ((b + f) + (d + h))
-}
-
-#[inline(always)]
-fn dot(x: &[f32], y: &[f32]) -> f32 {
-    let mut lanes = [0.0_f32; LANES];
-    let (x, x_rest) = x.as_chunks::<LANES>();
-    let (y, y_rest) = y.as_chunks::<LANES>();
-    for (x, y) in x.iter().zip(y) {
-        for lane in 0..LANES {
-            lanes[lane] += x[lane] * y[lane];
-        }
+    unsafe fn many<F: Format>(job: &Job<'_>, group: usize, token: usize) {
+        unsafe { Self::one::<F>(job, group, token) }
     }
-    x_rest.iter().zip(y_rest).fold(add_lanes(lanes), |sum, (x, y)| sum + x * y)
-}
 
-fn scores(query: &[f32], keys: &[f32], scale: f32, scores: &mut [f32]) {
-    for (score, key) in scores.iter_mut().zip(keys.chunks_exact(query.len())) {
-        *score = dot(query, key) * scale;
+    unsafe fn one_float<const K: u32>(job: &Job<'_>, group: usize, token: usize) {
+        unsafe { matrix::floats::<Self, K, 1, 1>(job, group, token) }
     }
-}
 
-fn weighted_sum(weights: &[f32], vectors: &[f32], out: &mut [f32]) {
-    out.fill(0.0);
-    for (weight, vector) in weights.iter().zip(vectors.chunks_exact(out.len())) {
-        for (out, element) in out.iter_mut().zip(vector) {
-            *out += weight * element;
-        }
+    unsafe fn tile_float<const K: u32>(job: &Job<'_>, group: usize, token: usize) {
+        unsafe { Self::one_float::<K>(job, group, token) }
     }
-}
 
-#[inline(always)]
-pub(super) fn softmax(scores: &mut [f32]) {
-    let mut largest = [f32::NEG_INFINITY; LANES];
-    let (chunks, rest) = scores.as_chunks::<LANES>();
-    for chunk in chunks {
-        for lane in 0..LANES {
-            largest[lane] = if chunk[lane] > largest[lane] { chunk[lane] } else { largest[lane] };
-        }
+    unsafe fn many_float<const K: u32>(job: &Job<'_>, group: usize, token: usize) {
+        unsafe { Self::one_float::<K>(job, group, token) }
     }
-    let largest = largest.iter().chain(rest).fold(f32::NEG_INFINITY, |a, b| a.max(*b));
 
-    let mut sums = [0.0_f32; LANES];
-    let (chunks, rest) = scores.as_chunks_mut::<LANES>();
-    for chunk in chunks {
-        for lane in 0..LANES {
-            chunk[lane] = exp(chunk[lane] - largest);
-            sums[lane] += chunk[lane];
-        }
+    unsafe fn unpack<F: Format>(tiles: *const u8, count: usize, panel: *mut u8) {
+        unsafe { matrix::unpack::<Self, F>(tiles, count, panel) }
     }
-    let mut sum = add_lanes(sums);
-    for score in rest {
-        *score = exp(*score - largest);
-        sum += *score;
-    }
-    let inverse = 1.0 / sum;
-    for score in scores {
-        *score *= inverse;
-    }
-}
 
-#[inline(always)]
-pub(super) fn swiglu(gates: &mut [f32], ups: &[f32]) {
-    for (gate, up) in gates.iter_mut().zip(ups) {
-        *gate = *gate / (1.0 + exp(-*gate)) * up;
+    unsafe fn attend(job: &super::attention::Job<'_>) {
+        unsafe { super::attention::attend::<Self>(job) }
     }
-}
 
-#[inline(always)]
-pub(super) fn sum_of_squares(x: &[f32]) -> f32 {
-    let mut lanes = [0.0_f32; LANES];
-    let (chunks, rest) = x.as_chunks::<LANES>();
-    for chunk in chunks {
-        for lane in 0..LANES {
-            lanes[lane] += chunk[lane] * chunk[lane];
-        }
+    unsafe fn elementwise(task: super::elementwise::Task<'_>) {
+        unsafe { super::elementwise::run::<Self>(task) }
     }
-    rest.iter().fold(add_lanes(lanes), |sum, x| sum + x * x)
-}
-
-#[inline(always)]
-pub(super) fn quantise(x: &[f32], quants: &mut [i16], scales: &mut [f32]) {
-    let blocks = x.as_chunks().0.iter().zip(quants.as_chunks_mut::<Q8_VALUES>().0).zip(scales);
-    for ((x, quants), scale) in blocks {
-        let mut bytes = [0; Q8_VALUES];
-        // Rounding the scale to half precision is what llama.cpp and candle do with theirs.
-        *scale = f16_to_f32(quantise_q8(x, &mut bytes));
-        *quants = bytes.map(i16::from);
-    }
-}
-
-/// The exponential function, with a relative error below 2^-22. Arguments beyond the range of normal results give
-/// the result at its end; what is not a number counts as the lower end.
-///
-/// Cody and Waite's reduction to [-ln 2 / 2, ln 2 / 2] and the polynomial of the Cephes library's `expf`
-/// (<https://www.netlib.org/cephes/>), in operations that are the same alone and in vectors.
-#[inline(always)]
-pub(crate) fn exp(x: f32) -> f32 {
-    const LOWEST: f32 = -87.336;
-    const HIGHEST: f32 = 88.02;
-    // The two parts of ln 2; the first has so few digits that its product with an exponent is exact.
-    const LN_2_HIGH: f32 = 0.693_359_4;
-    const LN_2_LOW: f32 = -2.121_944_4e-4;
-    // See `encode::round_to_i8`.
-    const MAGIC: f32 = 12_582_912.0;
-
-    let x = if x > LOWEST { x } else { LOWEST };
-    let x = if x < HIGHEST { x } else { HIGHEST };
-    let shifted = x * core::f32::consts::LOG2_E + MAGIC;
-    let exponent = shifted - MAGIC;
-    let r = x - exponent * LN_2_HIGH - exponent * LN_2_LOW;
-    let mut p = 1.987_569_1e-4;
-    p = p * r + 1.398_199_9e-3;
-    p = p * r + 8.333_452e-3;
-    p = p * r + 4.166_579_6e-2;
-    p = p * r + 1.666_666_5e-1;
-    p = p * r + 0.5;
-    let y = p * r * r + r + 1.0;
-    // The integer in the low bits of `shifted`, moved to the exponent's place, is added to the exponent of `y`.
-    f32::from_bits(y.to_bits().wrapping_add(shifted.to_bits() << 23))
 }

@@ -17,6 +17,8 @@ pub fn int8_operations_per_second(isa: Isa, workers: &impl Workers) -> Option<f6
         Isa::Plain => return None,
         // SAFETY: the processor supports the instructions, as was checked in the first arm.
         Isa::Avx2 => (|| unsafe { x86::avx2() }, 32),
+        // SAFETY: as above.
+        Isa::Avx512 => (|| unsafe { x86::avx512() }, 64),
     };
     let once = |_| {
         let start = Instant::now();
@@ -40,6 +42,18 @@ mod x86 {
                 // The exclusive or makes each product depend on the sum, so that it is not computed once for all.
                 let products = _mm256_maddubs_epi16(_mm256_xor_si256(a, *sum), b);
                 *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(products, ones));
+            }
+        }
+        black_box(sums);
+    }
+
+    #[target_feature(enable = "avx512f,avx512vnni")]
+    pub(super) fn avx512() {
+        let mut sums = [_mm512_setzero_si512(); SUMS];
+        let (a, b) = black_box((_mm512_set1_epi8(3), _mm512_set1_epi8(-5)));
+        for _ in 0..ROUNDS {
+            for sum in &mut sums {
+                *sum = _mm512_dpbusd_epi32(*sum, a, b);
             }
         }
         black_box(sums);

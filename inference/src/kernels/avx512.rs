@@ -1,0 +1,201 @@
+//! The vectors of processors with AVX-512 (F, BW, DQ, VL) and VNNI: Genoa and later.
+use super::avx2::{largest_of_eight, sum_of_eight};
+use super::format::Format;
+use super::simd::{Block, Simd, array};
+use core::arch::x86_64::*;
+
+/// AVX-512 with VNNI.
+#[derive(Clone, Copy)]
+pub(super) struct Avx512;
+
+type Chosen = Avx512;
+
+// SAFETY of all blocks here: pointers are valid for what is read or written, and the processor has the instructions,
+// as the caller promises. Loads and stores need no alignment.
+#[expect(clippy::undocumented_unsafe_blocks, reason = "said once for all above")]
+impl Simd for Avx512 {
+    type F = __m512;
+    type B = __m512i;
+
+    #[inline(always)]
+    unsafe fn splat(value: f32) -> __m512 {
+        unsafe { _mm512_set1_ps(value) }
+    }
+
+    #[inline(always)]
+    unsafe fn load(at: *const f32) -> __m512 {
+        unsafe { _mm512_loadu_ps(at) }
+    }
+
+    #[inline(always)]
+    unsafe fn store(vector: __m512, at: *mut f32) {
+        unsafe { _mm512_storeu_ps(at, vector) }
+    }
+
+    #[inline(always)]
+    unsafe fn from_f16(at: *const u8) -> __m512 {
+        unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(at.cast())) }
+    }
+
+    #[inline(always)]
+    unsafe fn from_bf16(at: *const u8) -> __m512 {
+        unsafe {
+            let wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(at.cast()));
+            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(wide))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn from_u8(values: [u8; 16]) -> __m512 {
+        unsafe { _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(values.as_ptr().cast()))) }
+    }
+
+    #[inline(always)]
+    unsafe fn from_i8(at: *const u8) -> __m512 {
+        unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(at.cast()))) }
+    }
+
+    #[inline(always)]
+    unsafe fn add(a: __m512, b: __m512) -> __m512 {
+        unsafe { _mm512_add_ps(a, b) }
+    }
+
+    #[inline(always)]
+    unsafe fn sub(a: __m512, b: __m512) -> __m512 {
+        unsafe { _mm512_sub_ps(a, b) }
+    }
+
+    #[inline(always)]
+    unsafe fn mul(a: __m512, b: __m512) -> __m512 {
+        unsafe { _mm512_mul_ps(a, b) }
+    }
+
+    #[inline(always)]
+    unsafe fn div(a: __m512, b: __m512) -> __m512 {
+        unsafe { _mm512_div_ps(a, b) }
+    }
+
+    #[inline(always)]
+    unsafe fn fma(a: __m512, b: __m512, c: __m512) -> __m512 {
+        unsafe { _mm512_fmadd_ps(a, b, c) }
+    }
+
+    #[inline(always)]
+    unsafe fn max(a: __m512, b: __m512) -> __m512 {
+        unsafe { _mm512_max_ps(a, b) }
+    }
+
+    #[inline(always)]
+    unsafe fn min(a: __m512, b: __m512) -> __m512 {
+        unsafe { _mm512_min_ps(a, b) }
+    }
+
+    #[inline(always)]
+    unsafe fn abs(a: __m512) -> __m512 {
+        unsafe { _mm512_abs_ps(a) }
+    }
+
+    #[inline(always)]
+    unsafe fn add_exponent(value: __m512, shifted: __m512) -> __m512 {
+        unsafe {
+            let exponent = _mm512_slli_epi32::<23>(_mm512_castps_si512(shifted));
+            _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(value), exponent))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn sum(a: __m512) -> f32 {
+        unsafe { sum_of_eight(_mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps::<1>(a))) }
+    }
+
+    #[inline(always)]
+    unsafe fn largest(a: __m512) -> f32 {
+        unsafe { largest_of_eight(_mm256_max_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps::<1>(a))) }
+    }
+
+    #[inline(always)]
+    unsafe fn quants(vector: __m512) -> [i8; 16] {
+        let mut quants = [0; 16];
+        unsafe {
+            let bytes = _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(vector));
+            _mm_storeu_si128(quants.as_mut_ptr().cast(), bytes);
+        }
+        quants
+    }
+
+    #[inline(always)]
+    unsafe fn bytes(at: *const u8) -> __m512i {
+        unsafe { _mm512_loadu_si512(at.cast()) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_bytes(bytes: __m512i, at: *mut u8) {
+        unsafe { _mm512_storeu_si512(at.cast(), bytes) }
+    }
+
+    #[inline(always)]
+    unsafe fn and(a: __m512i, mask: u8) -> __m512i {
+        unsafe { _mm512_and_si512(a, _mm512_set1_epi8(mask as i8)) }
+    }
+
+    #[inline(always)]
+    unsafe fn or(a: __m512i, b: __m512i) -> __m512i {
+        unsafe { _mm512_or_si512(a, b) }
+    }
+
+    #[inline(always)]
+    unsafe fn right(a: __m512i, bits: u32) -> __m512i {
+        unsafe { _mm512_srl_epi16(a, _mm_cvtsi32_si128(bits as i32)) }
+    }
+
+    #[inline(always)]
+    unsafe fn left(a: __m512i, bits: u32) -> __m512i {
+        unsafe { _mm512_sll_epi16(a, _mm_cvtsi32_si128(bits as i32)) }
+    }
+
+    #[inline(always)]
+    unsafe fn fifth_bits(bits: __m512i, k: usize) -> __m512i {
+        unsafe {
+            // Each row's byte with the four bits, four times; then a bit of its own is tested in each.
+            let byte = (k / 2) as i32 * 0x0101_0101;
+            let places =
+                _mm_add_epi8(_mm_setr_epi32(0, 0x0404_0404, 0x0808_0808, 0x0c0c_0c0c), _mm_set1_epi32(byte));
+            let bytes = _mm512_shuffle_epi8(bits, _mm512_broadcast_i32x4(places));
+            let tested = if k % 2 == 0 { 0x0804_0201 } else { 0x8040_2010_u32 as i32 };
+            let set = _mm512_test_epi8_mask(bytes, _mm512_set1_epi32(tested));
+            _mm512_maskz_set1_epi8(set, 16)
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn prefetch(at: *const u8) {
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
+    }
+
+    #[inline(always)]
+    unsafe fn dots<F: Format, const I: usize, const T: usize>(
+        tile: *const u8,
+        outer: usize,
+        (first, last): (usize, usize),
+        blocks: [*const Block; T],
+        sums: [i32; T],
+    ) -> [__m512; T] {
+        unsafe {
+            let shift = _mm_cvtsi32_si128(F::OFFSET as i32);
+            let mut dots = [_mm512_setzero_si512(); T];
+            if F::OFFSET > 0 {
+                dots = array!(T, dots[0], t => _mm512_sll_epi32(_mm512_set1_epi32(sums[t]), shift));
+            }
+            for k in first..last {
+                let weights = F::quants::<Self, I>(tile, outer, k);
+                for t in 0..T {
+                    let quants = (&raw const (*blocks[t]).quants[k]).cast::<i32>().read();
+                    dots[t] = _mm512_dpbusd_epi32(dots[t], weights, _mm512_set1_epi32(quants));
+                }
+            }
+            array!(T, _mm512_setzero_ps(), t => _mm512_cvtepi32_ps(dots[t]))
+        }
+    }
+
+    super::compiled!("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c", 2, 4, 6);
+}

@@ -1,0 +1,394 @@
+//! Products of packed matrices with vectors.
+//!
+//! An element of a product is a sum over its row's blocks, in their order, and each term is computed by the same
+//! operations whatever is computed beside it. So it depends neither on the batch nor on the division among workers.
+use super::bands::Band;
+use super::format::{self, Format, UNPACKED_BYTES, UNPACKED_ELEMENTS, Unpacked};
+use super::pack::Packed;
+use super::simd::{BLOCK, Block, ROWS, Simd, array};
+use crate::gguf::TensorType;
+use core::marker::PhantomData;
+
+/// Bytes of working memory that a worker needs: two groups of sixteen rows of so many columns, unpacked.
+pub(crate) const PANEL_BYTES: usize = 2 * PANEL_COLUMNS / UNPACKED_ELEMENTS * UNPACKED_BYTES;
+/// A panel stays in the second-level cache. It is a multiple of every type's block.
+const PANEL_COLUMNS: usize = 2048;
+/// From so many tokens on, unpacking weights once for all of them is worth the way through memory.
+const PANEL_TOKENS: usize = 9;
+/// How far ahead of a product memory is fetched: the groups that come next, or where these are far away, what comes
+/// next in the same ones.
+const AHEAD: usize = 4096;
+const FARTHEST: usize = 1 << 15;
+
+/// The vectors that a matrix is multiplied with, one for each token of the batch.
+#[derive(Clone, Copy)]
+pub(crate) struct Inputs<'a> {
+    /// Elements of a vector.
+    pub(crate) width: usize,
+    /// Vectors, for matrices of floating-point types.
+    pub(crate) values: &'a [f32],
+    /// The same vectors quantised, for matrices of quantised types.
+    pub(crate) blocks: &'a [Block],
+}
+
+/// A product as the loops see it: groups of sixteen rows, tokens, and where each is.
+pub(super) struct Job<'a> {
+    tiles: *const u8,
+    /// Bytes from a group's tiles to the next group's.
+    group_bytes: usize,
+    /// Tiles to multiply in each group.
+    tiles_in_group: usize,
+    blocks: *const Block,
+    /// Blocks from a token to the next.
+    block_stride: usize,
+    values: *const f32,
+    width: usize,
+    out: *mut f32,
+    out_stride: usize,
+    /// Whether the output holds the sums of earlier columns.
+    resume: bool,
+    borrow: PhantomData<&'a mut [f32]>,
+}
+
+/// Multiplies the rows that the band has as columns. Row `t` of the output is the product with vector `t`.
+pub(super) fn multiply<S: Simd>(
+    matrix: Packed<'_>,
+    inputs: Inputs<'_>,
+    out: &mut Band<'_, f32>,
+    panel: &mut [u8],
+) {
+    let tokens = out.height();
+    let columns = out.columns();
+    assert!(
+        columns.start.is_multiple_of(ROWS) && columns.end <= matrix.height && inputs.width == matrix.width
+    );
+    assert!(panel.len() >= PANEL_BYTES);
+    match matrix.kind {
+        TensorType::F32 | TensorType::F16 | TensorType::Bf16 => {
+            assert!(inputs.values.len() >= tokens * matrix.width);
+        }
+        _ => assert!(inputs.blocks.len() >= tokens * (matrix.width / BLOCK)),
+    }
+    let group_bytes = matrix.group_bytes();
+    let (first, whole) = (columns.start / ROWS, columns.end / ROWS);
+    assert!(matrix.tiles.len() >= whole.min(matrix.height / ROWS) * group_bytes);
+    let (start, stride) = out.raw();
+    let job = |tiles: *const u8, out: *mut f32, out_stride: usize| Job {
+        tiles,
+        group_bytes,
+        tiles_in_group: matrix.tiles_in_group(),
+        blocks: inputs.blocks.as_ptr(),
+        block_stride: matrix.width / BLOCK,
+        values: inputs.values.as_ptr(),
+        width: matrix.width,
+        out,
+        out_stride,
+        resume: false,
+        borrow: PhantomData,
+    };
+    // SAFETY: the tiles are those of whole groups, of which `matrix` has as many as were asserted; vectors for all
+    // tokens were asserted to be there, and the output is the band's: rows of `stride` elements, of which those from
+    // `start` on to the band's width are its own. `S` is what the processor has, because its table was handed out.
+    unsafe {
+        if whole > first {
+            let job = job(matrix.tiles.as_ptr().add(first * group_bytes), start, stride);
+            dispatch::<S>(matrix.kind, job, whole - first, tokens, panel);
+        }
+        let rest = columns.end - whole * ROWS;
+        if rest > 0 {
+            assert!(columns.end == matrix.height && matrix.tail.len() == group_bytes);
+            // The last rows have a group of their own, filled up with zeros.
+            let mut sums = [0.0; 8 * ROWS];
+            for token in (0..tokens).step_by(8) {
+                let count = (tokens - token).min(8);
+                let mut job = job(matrix.tail.as_ptr(), sums.as_mut_ptr(), ROWS);
+                job.blocks = job.blocks.wrapping_add(token * job.block_stride);
+                job.values = job.values.wrapping_add(token * job.width);
+                dispatch::<S>(matrix.kind, job, 1, count, panel);
+                for (offset, sums) in sums.as_chunks::<ROWS>().0.iter().take(count).enumerate() {
+                    let start = whole * ROWS - columns.start;
+                    out.row(token + offset)[start..start + rest].copy_from_slice(&sums[..rest]);
+                }
+            }
+        }
+    }
+}
+
+unsafe fn dispatch<S: Simd>(kind: TensorType, job: Job<'_>, groups: usize, tokens: usize, panel: &mut [u8]) {
+    // SAFETY: the caller's; the format is the matrix's.
+    unsafe {
+        match kind {
+            TensorType::F32 => all_floats::<S, 0>(&job, groups, tokens),
+            TensorType::F16 => all_floats::<S, 1>(&job, groups, tokens),
+            TensorType::Bf16 => all_floats::<S, 2>(&job, groups, tokens),
+            TensorType::Q8_0 => all_quantised::<S, format::Q8_0>(job, groups, tokens, panel),
+            TensorType::Q4_0 => all_quantised::<S, format::Q4_0>(job, groups, tokens, panel),
+            TensorType::Q4_1 => all_quantised::<S, format::Q4_1>(job, groups, tokens, panel),
+            TensorType::Q5_0 => all_quantised::<S, format::Q5_0>(job, groups, tokens, panel),
+            TensorType::Q5_1 => all_quantised::<S, format::Q5_1>(job, groups, tokens, panel),
+            TensorType::Q2K => all_quantised::<S, format::Q2K>(job, groups, tokens, panel),
+            TensorType::Q3K => all_quantised::<S, format::Q3K>(job, groups, tokens, panel),
+            TensorType::Q4K => all_quantised::<S, format::Q4K>(job, groups, tokens, panel),
+            TensorType::Q5K => all_quantised::<S, format::Q5K>(job, groups, tokens, panel),
+            TensorType::Q6K => all_quantised::<S, format::Q6K>(job, groups, tokens, panel),
+        }
+    }
+}
+
+unsafe fn all_quantised<S: Simd, F: Format>(job: Job<'_>, groups: usize, tokens: usize, panel: &mut [u8]) {
+    // SAFETY: the caller's: groups and tokens below those of the job.
+    unsafe {
+        if tokens >= PANEL_TOKENS {
+            return by_panels::<S, F>(job, groups, tokens, panel);
+        }
+        let mut group = 0;
+        while group + S::TILE_GROUPS <= groups {
+            let mut token = 0;
+            while token + S::FEW <= tokens {
+                S::few::<F>(&job, group, token);
+                token += S::FEW;
+            }
+            while token < tokens {
+                S::tile::<F>(&job, group, token);
+                token += 1;
+            }
+            group += S::TILE_GROUPS;
+        }
+        for group in group..groups {
+            (0..tokens).for_each(|token| S::one::<F>(&job, group, token));
+        }
+    }
+}
+
+/// Unpacks two groups at a time, as many columns as the cache holds, and multiplies them with all tokens.
+unsafe fn by_panels<S: Simd, F: Format>(job: Job<'_>, groups: usize, tokens: usize, panel: &mut [u8]) {
+    let blocks_in_tile = F::OUTER * F::INNER;
+    let step = PANEL_COLUMNS / BLOCK / blocks_in_tile;
+    // SAFETY: the caller's; the panel has room for two groups of `PANEL_COLUMNS`, which `step` tiles fill.
+    unsafe {
+        for group in (0..groups).step_by(2) {
+            let count = (groups - group).min(2);
+            for tile in (0..job.tiles_in_group).step_by(step) {
+                let tiles = (job.tiles_in_group - tile).min(step);
+                let panel_bytes = tiles * blocks_in_tile * UNPACKED_BYTES;
+                for index in 0..count {
+                    let from = job.tiles.add((group + index) * job.group_bytes + tile * F::BYTES);
+                    S::unpack::<F>(from, tiles, panel.as_mut_ptr().add(index * panel_bytes));
+                }
+                let job = Job {
+                    tiles: panel.as_ptr(),
+                    group_bytes: panel_bytes,
+                    tiles_in_group: tiles * blocks_in_tile,
+                    blocks: job.blocks.add(tile * blocks_in_tile),
+                    out: job.out.add(group * ROWS),
+                    resume: tile > 0,
+                    ..job
+                };
+                let mut group = 0;
+                while group + S::TILE_GROUPS <= count {
+                    let mut token = 0;
+                    while token + S::MANY <= tokens {
+                        S::many::<Unpacked<F>>(&job, group, token);
+                        token += S::MANY;
+                    }
+                    while token < tokens {
+                        S::tile::<Unpacked<F>>(&job, group, token);
+                        token += 1;
+                    }
+                    group += S::TILE_GROUPS;
+                }
+                for group in group..count {
+                    (0..tokens).for_each(|token| S::one::<Unpacked<F>>(&job, group, token));
+                }
+            }
+        }
+    }
+}
+
+/// Unpacks so many tiles of one group.
+///
+/// # Safety
+/// The processor has the instructions, the tiles are there, and the panel has room for all their blocks.
+#[inline(always)]
+pub(super) unsafe fn unpack<S: Simd, F: Format>(tiles: *const u8, count: usize, panel: *mut u8) {
+    let mut to = panel;
+    for tile in 0..count {
+        // SAFETY: the caller's.
+        unsafe {
+            let tile = tiles.add(tile * F::BYTES);
+            for outer in 0..F::OUTER {
+                macro_rules! inner {
+                    ($($index:literal)*) => {$(
+                        if $index < F::INNER {
+                            Unpacked::<F>::fill::<S, $index>(tile, outer, to);
+                            to = to.add(UNPACKED_BYTES);
+                        }
+                    )*};
+                }
+                inner!(0 1 2 3);
+            }
+        }
+    }
+}
+
+/// `G` groups of sixteen rows times `T` tokens.
+///
+/// # Safety
+/// The processor has the instructions, and the job has these groups and tokens.
+#[inline(always)]
+pub(super) unsafe fn quantised<S: Simd, F: Format, const G: usize, const T: usize>(
+    job: &Job<'_>,
+    group: usize,
+    token: usize,
+) {
+    // SAFETY: the caller's. Fetching ahead may leave the matrix; it does not access memory.
+    unsafe {
+        let out = job.out.add(token * job.out_stride + group * ROWS);
+        let mut sums = [[S::splat(0.0); T]; G];
+        if job.resume {
+            for g in 0..G {
+                for t in 0..T {
+                    sums[g][t] = S::load(out.add(t * job.out_stride + g * ROWS));
+                }
+            }
+        }
+        let mut tiles = array!(G, job.tiles, g => job.tiles.add((group + g) * job.group_bytes));
+        let mut blocks = array!(T, job.blocks, t => job.blocks.add((token + t) * job.block_stride));
+        for _ in 0..job.tiles_in_group {
+            if F::STREAMED {
+                let next = G * job.group_bytes;
+                let ahead = if next <= FARTHEST { next } else { AHEAD };
+                for g in 0..G {
+                    for line in 0..F::BYTES.div_ceil(64) {
+                        S::prefetch(tiles[g].wrapping_add(ahead + line * 64));
+                    }
+                }
+            }
+            for outer in 0..F::OUTER {
+                macro_rules! inner {
+                    ($($index:literal)*) => {$(
+                        if $index < F::INNER {
+                            for g in 0..G {
+                                sums[g] = block::<S, F, $index, T>(tiles[g], outer, blocks, sums[g]);
+                            }
+                            for t in 0..T {
+                                blocks[t] = blocks[t].add(1);
+                            }
+                        }
+                    )*};
+                }
+                inner!(0 1 2 3);
+            }
+            for g in 0..G {
+                tiles[g] = tiles[g].add(F::BYTES);
+            }
+        }
+        for g in 0..G {
+            for t in 0..T {
+                S::store(sums[g][t], out.add(t * job.out_stride + g * ROWS));
+            }
+        }
+    }
+}
+
+/// Adds the products of one block of 32 columns.
+#[inline(always)]
+unsafe fn block<S: Simd, F: Format, const I: usize, const T: usize>(
+    tile: *const u8,
+    outer: usize,
+    blocks: [*const Block; T],
+    mut sums: [S::F; T],
+) -> [S::F; T] {
+    // SAFETY: the caller's.
+    unsafe {
+        let scales = F::scales::<S, I>(tile, outer);
+        if F::HALVES {
+            let first = array!(T, 0, t => (*blocks[t]).half_sums[0]);
+            let first = S::dots::<F, I, T>(tile, outer, (0, 4), blocks, first);
+            let second = array!(T, 0, t => (*blocks[t]).half_sums[1]);
+            let second = S::dots::<F, I, T>(tile, outer, (4, 8), blocks, second);
+            for t in 0..T {
+                let dot = S::fma(second[t], scales[1], S::mul(first[t], scales[0]));
+                sums[t] = S::fma(dot, S::splat((*blocks[t]).scale), sums[t]);
+            }
+        } else {
+            let all = array!(T, 0, t => (*blocks[t]).sum);
+            let dots = S::dots::<F, I, T>(tile, outer, (0, 8), blocks, all);
+            for t in 0..T {
+                sums[t] = S::fma(dots[t], S::mul(scales[0], S::splat((*blocks[t]).scale)), sums[t]);
+            }
+        }
+        if F::MINS {
+            let mins = F::mins::<S, I>(tile, outer);
+            for t in 0..T {
+                if F::HALVES {
+                    sums[t] = S::fma(mins[0], S::splat((*blocks[t]).half_shifts[0]), sums[t]);
+                    sums[t] = S::fma(mins[1], S::splat((*blocks[t]).half_shifts[1]), sums[t]);
+                } else {
+                    sums[t] = S::fma(mins[0], S::splat((*blocks[t]).shift), sums[t]);
+                }
+            }
+        }
+        sums
+    }
+}
+
+unsafe fn all_floats<S: Simd, const K: u32>(job: &Job<'_>, groups: usize, tokens: usize) {
+    // SAFETY: the caller's: groups and tokens below those of the job.
+    unsafe {
+        let mut group = 0;
+        while group + S::TILE_GROUPS <= groups {
+            let mut token = 0;
+            while token + S::MANY <= tokens {
+                S::many_float::<K>(job, group, token);
+                token += S::MANY;
+            }
+            while token < tokens {
+                S::tile_float::<K>(job, group, token);
+                token += 1;
+            }
+            group += S::TILE_GROUPS;
+        }
+        for group in group..groups {
+            (0..tokens).for_each(|token| S::one_float::<K>(job, group, token));
+        }
+    }
+}
+
+/// `G` groups of sixteen rows of F32 (`K` is 0), F16 (1) or bfloat16 (2) times `T` tokens.
+///
+/// # Safety
+/// The processor has the instructions, and the job has these groups and tokens.
+#[inline(always)]
+pub(super) unsafe fn floats<S: Simd, const K: u32, const G: usize, const T: usize>(
+    job: &Job<'_>,
+    group: usize,
+    token: usize,
+) {
+    let bytes = if K == 0 { 4 * ROWS } else { 2 * ROWS };
+    // SAFETY: the caller's. Fetching ahead may leave the matrix; it does not access memory.
+    unsafe {
+        let mut sums = [[S::splat(0.0); T]; G];
+        let tiles = array!(G, job.tiles, g => job.tiles.add((group + g) * job.group_bytes));
+        let values = array!(T, job.values, t => job.values.add((token + t) * job.width));
+        for column in 0..job.width {
+            for g in 0..G {
+                let at = tiles[g].add(column * bytes);
+                S::prefetch(at.wrapping_add(AHEAD));
+                let weights = match K {
+                    0 => S::load(at.cast()),
+                    1 => S::from_f16(at),
+                    _ => S::from_bf16(at),
+                };
+                for t in 0..T {
+                    sums[g][t] = S::fma(weights, S::splat(*values[t].add(column)), sums[g][t]);
+                }
+            }
+        }
+        for g in 0..G {
+            for t in 0..T {
+                S::store(sums[g][t], job.out.add((token + t) * job.out_stride + (group + g) * ROWS));
+            }
+        }
+    }
+}
