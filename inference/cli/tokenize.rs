@@ -36,7 +36,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
             text
         }
     };
-    let mut file = arguments.model.read()?;
+    let file = arguments.model.read()?;
     let gguf = inference::gguf::File::parse(&file)?;
     let tokenizer = inference::Tokenizer::from_gguf(&gguf)?;
     let mut ids = Vec::new();

@@ -17,8 +17,12 @@ fn refused(file: &[u8]) -> LoadError {
 fn try_everything(file: &[u8]) {
     let Ok(model) = Model::load(file) else { return };
     let _ = model.tokenizer().encode("Hello, 10:45!\n");
-    let limits =
-        Limits { context_tokens: 8.min(model.config().context_length), sessions: 2, prefill_chunk: 2 };
+    let limits = Limits {
+        context_tokens: 8.min(model.config().context_length),
+        sessions: 2,
+        prefill_chunk: 2,
+        speculation: 3,
+    };
     let Ok(mut scheduler) = Scheduler::new(&model, limits, SingleThread) else { return };
     let warm = Sampling { temperature: 0.8, top_p: 0.9, repetition_penalty: 1.1, ..Sampling::default() };
     for sampling in [Sampling::default(), warm] {
@@ -151,7 +155,7 @@ fn e1_weights_that_are_no_numbers_never_panic() {
             } else {
                 writer = common::with_tensor_filled(&writer.finish(), name, value);
             }
-            assert!(Model::load(&writer.finish()).is_ok(), "numbers are not looked at");
+            assert!(Model::load(writer.finish()).is_ok(), "numbers are not looked at");
             try_everything(&writer.finish());
         }
     }

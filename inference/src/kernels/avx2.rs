@@ -217,7 +217,8 @@ impl Simd for Avx2 {
             let byte = _mm_set1_epi32((k / 2) as i32 * 0x0101_0101);
             let places = _mm_add_epi8(_mm_setr_epi32(0, 0x0404_0404, 0x0808_0808, 0x0c0c_0c0c), byte);
             let places = _mm256_broadcastsi128_si256(places);
-            let tested = _mm256_set1_epi32(if k % 2 == 0 { 0x0804_0201 } else { 0x8040_2010_u32 as i32 });
+            let tested =
+                _mm256_set1_epi32(if k.is_multiple_of(2) { 0x0804_0201 } else { 0x8040_2010_u32 as i32 });
             array!(2, bits[0], half => {
                 let bytes = _mm256_and_si256(_mm256_shuffle_epi8(bits[half], places), tested);
                 _mm256_and_si256(_mm256_cmpeq_epi8(bytes, tested), _mm256_set1_epi8(16))

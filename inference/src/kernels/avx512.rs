@@ -161,7 +161,7 @@ impl Simd for Avx512 {
             let places =
                 _mm_add_epi8(_mm_setr_epi32(0, 0x0404_0404, 0x0808_0808, 0x0c0c_0c0c), _mm_set1_epi32(byte));
             let bytes = _mm512_shuffle_epi8(bits, _mm512_broadcast_i32x4(places));
-            let tested = if k % 2 == 0 { 0x0804_0201 } else { 0x8040_2010_u32 as i32 };
+            let tested = if k.is_multiple_of(2) { 0x0804_0201 } else { 0x8040_2010_u32 as i32 };
             let set = _mm512_test_epi8_mask(bytes, _mm512_set1_epi32(tested));
             _mm512_maskz_set1_epi8(set, 16)
         }

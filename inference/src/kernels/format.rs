@@ -8,11 +8,8 @@ use core::marker::PhantomData;
 
 /// How a type's tiles are read. A tile is `OUTER` times `INNER` blocks of 32 columns.
 ///
-/// A weight is `scale · (quant − 2^OFFSET) − min`, where quants are unsigned numbers of `BITS` bits.
-#[expect(
-    clippy::missing_safety_doc,
-    reason = "the processor must have the instructions, and the tile be whole"
-)]
+/// A weight is `scale · (quant − 2^OFFSET) − min`, where quants are unsigned numbers of `BITS` bits. The functions are
+/// unsafe because the processor must have the instructions, and the tile must be whole.
 pub(super) trait Format: 'static {
     /// Bytes of a tile.
     const BYTES: usize;

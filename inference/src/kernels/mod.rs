@@ -6,6 +6,10 @@
 //! Each output element is computed by one fixed sequence of operations that depends on neither the number of
 //! tokens in the batch nor the division among workers, so a result does not depend on who else is served.
 #![allow(unsafe_code)]
+#![allow(
+    clippy::needless_range_loop,
+    reason = "several arrays share an index, and what iterators inline is not sure"
+)]
 pub(crate) mod attention;
 #[cfg(target_arch = "x86_64")]
 mod avx2;

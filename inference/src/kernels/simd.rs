@@ -30,7 +30,6 @@ impl zeroize::DefaultIsZeroes for Block {}
 
 /// A set of vector instructions. The functions are unsafe because the processor must have the instructions; pointers
 /// must be valid for as many bytes as the result holds.
-#[expect(clippy::missing_safety_doc, reason = "said once for all above")]
 pub(super) trait Simd: Copy + 'static {
     /// Sixteen single-precision numbers.
     type F: Copy;
