@@ -43,6 +43,8 @@ struct Tolerance {
     difference: f32,
     /// The same, at half of the positions.
     median: f32,
+    /// By how much the largest logit must lead to be the same in both.
+    margin: f32,
 }
 
 fn compare(file: &[u8], tokens: &[u32], tolerance: &Tolerance) {
@@ -58,7 +60,7 @@ fn compare(file: &[u8], tokens: &[u32], tolerance: &Tolerance) {
         assert!(difference <= tolerance.difference, "position {position}: largest difference {difference}");
         differences.push(difference);
         let (first, margin) = top(theirs);
-        if margin > 2.0 * tolerance.difference {
+        if margin > tolerance.margin {
             assert_eq!(top(ours).0, first, "position {position}");
             decided += 1;
         }
@@ -75,10 +77,11 @@ fn tokens(shape: Shape, seed: u64) -> Vec<u32> {
     noise.into_iter().map(|value| value.abs() as u32 % shape.vocabulary as u32).collect()
 }
 
-const FLOAT: Tolerance = Tolerance { cosine: 0.999_999, difference: 1e-3, median: 1e-4 };
-/// Both quantise the vectors to the same steps. Where a value lies on the border between two, the last bit of what was
-/// computed before decides the side, and a step is 1/127 of the largest of 32 elements.
-const QUANTISED: Tolerance = Tolerance { cosine: 0.9999, difference: 0.4, median: 1e-4 };
+/// We keep keys and values in half precision, as llama.cpp does, and candle in single.
+const FLOAT: Tolerance = Tolerance { cosine: 0.999_99, difference: 0.05, median: 0.02, margin: 0.1 };
+/// Candle rounds the steps of quantised vectors to half precision, and we do not. Where a value lies on the border
+/// between two steps, that decides the side, and a step is 1/127 of the largest of 32 elements.
+const QUANTISED: Tolerance = Tolerance { cosine: 0.999, difference: 1.6, median: 0.7, margin: 1.2 };
 
 #[test]
 fn f32_weights_give_the_logits_of_candle() {
