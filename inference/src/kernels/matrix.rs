@@ -148,9 +148,9 @@ unsafe fn all_quantised<S: Simd, F: Format>(job: Job<'_>, groups: usize, tokens:
                 S::few::<F>(&job, group, token);
                 token += S::FEW;
             }
-            while token < tokens {
-                S::tile::<F>(&job, group, token);
-                token += 1;
+            // One stream of memory is read faster than two.
+            for token in token..tokens {
+                (group..group + S::TILE_GROUPS).for_each(|group| S::one::<F>(&job, group, token));
             }
             group += S::TILE_GROUPS;
         }
