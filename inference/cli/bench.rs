@@ -37,6 +37,9 @@ pub struct Arguments {
     /// How often each test is repeated.
     #[arg(long, default_value_t = 5)]
     repetitions: usize,
+    /// Count the first repetition, too; for tests that take minutes.
+    #[arg(long)]
+    no_warmup: bool,
     /// Leave out the probes of the machine.
     #[arg(long)]
     no_roof: bool,
@@ -211,7 +214,9 @@ impl Bench<'_> {
         roof: Option<f64>,
         mut once: impl FnMut(&mut Self) -> Result<Duration>,
     ) -> Result<Measured> {
-        once(self)?;
+        if !self.arguments.no_warmup {
+            once(self)?;
+        }
         let mut seconds = Vec::new();
         for _ in 0..self.arguments.repetitions {
             seconds.push(once(self)?.as_secs_f64());

@@ -1,9 +1,12 @@
 //! `cloister-engine generate`.
-use crate::load::ModelArguments;
+use crate::load::{self, ModelArguments};
 use anyhow::{Context, Result, ensure};
+use inference::gguf::File;
 use inference::{FinishReason, Generation, Limits, OutputKind, Sampling, Scheduler};
 use std::io::{Read, Write};
 use std::time::Instant;
+
+const DEFAULT_CONTEXT: usize = 8192;
 
 /// Continues a text with a model.
 #[derive(clap::Args)]
@@ -19,7 +22,7 @@ pub struct Arguments {
     /// The most tokens to generate.
     #[arg(long, short = 'n', default_value_t = 128)]
     max_tokens: u32,
-    /// Tokens of prompt and answer together; as many as needed, up to the model's context, if not given.
+    /// Tokens of prompt and answer together; if not given, as many as needed, but at most 8192 or the prompt.
     #[arg(long)]
     context: Option<usize>,
     /// 0 takes the likeliest token each time.
@@ -71,6 +74,8 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let (model, _) = arguments.model.load(&mut file)?;
     let tokenizer = model.tokenizer();
     let (mut prompt, mut stop) = (Vec::new(), Vec::new());
+    let gguf = File::parse(&file)?;
+    stop.extend(["eos_token_id", "eot_token_id"].iter().filter_map(|key| load::named_token(&gguf, key)));
     for name in ["<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|end_of_text|>", "</s>"] {
         stop.extend(tokenizer.control(name));
     }
@@ -86,13 +91,14 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         prompt.push(open);
         prompt.extend(tokenizer.encode("assistant\n"));
     } else {
-        prompt.extend(["<|begin_of_text|>", "<s>"].iter().find_map(|name| tokenizer.control(name)));
+        prompt.extend(load::begin_token(&gguf));
         prompt.extend(tokenizer.encode(&text));
     }
     ensure!(!prompt.is_empty(), "the prompt is empty");
-    let most = model.config().context_length;
-    let needed = prompt.len().saturating_add(arguments.max_tokens as usize).min(most);
-    let context_tokens = arguments.context.unwrap_or(needed.max(prompt.len().min(most)));
+    // The place for all of them is taken at once, so a large number that is not meant costs memory.
+    let needed =
+        prompt.len().saturating_add(arguments.max_tokens as usize).min(DEFAULT_CONTEXT.max(prompt.len()));
+    let context_tokens = arguments.context.unwrap_or(needed.min(model.config().context_length));
     let limits = Limits {
         context_tokens,
         sessions: 1,

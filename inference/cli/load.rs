@@ -1,6 +1,7 @@
 //! Reading a model file, and what the operating system says about this process.
 use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
+use inference::gguf::{File, Value};
 use inference::{Isa, Model, Threads};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -62,6 +63,29 @@ impl ModelArguments {
             .with_context(|| format!("cannot load {}", Path::display(&self.model)))?;
         Ok((model, start.elapsed()))
     }
+}
+
+/// A token that the file names by its number, such as `bos_token_id`.
+pub fn named_token(file: &File<'_>, key: &str) -> Option<u32> {
+    match file.value(&format!("tokenizer.ggml.{key}")) {
+        Some(Value::Unsigned(token)) => u32::try_from(token).ok(),
+        _ => None,
+    }
+}
+
+/// The token that begins a text, if the model was trained with one (as llama.cpp's `llama_vocab` decides).
+pub fn begin_token(file: &File<'_>) -> Option<u32> {
+    let text = |key| match file.value(key) {
+        Some(Value::String(text)) => text,
+        _ => "",
+    };
+    let usual = text("tokenizer.ggml.model") == "llama"
+        || ["llama-bpe", "llama3", "llama-v3"].contains(&text("tokenizer.ggml.pre"));
+    let wanted = match file.value("tokenizer.ggml.add_bos_token") {
+        Some(Value::Bool(wanted)) => wanted,
+        _ => usual,
+    };
+    named_token(file, "bos_token_id").filter(|_| wanted)
 }
 
 /// The most memory that this process has had since [`reset_peak_memory`], in bytes; `None` where `/proc` does not say.

@@ -1,10 +1,13 @@
 //! `cloister-engine tokenize`.
-use crate::load::ModelArguments;
+use crate::load::{self, ModelArguments};
 use anyhow::{Context, Result};
 use std::io::Read;
 use std::path::PathBuf;
 
-/// Prints the tokens of a text as a JSON array. Text never becomes a control token: what looks like one is spelled out.
+/// Prints the tokens of a text as a JSON array.
+///
+/// Text does not become a control token, here as in the guest: what looks like one is spelled out, which is what
+/// `llama-tokenize --no-parse-special --no-bos` prints. `--special` and `--bos` print what it does by default.
 #[derive(clap::Args)]
 pub struct Arguments {
     #[command(flatten)]
@@ -18,6 +21,12 @@ pub struct Arguments {
     /// Put control tokens before the text, by name or id, for example `--control '<|im_start|>'`.
     #[arg(long)]
     control: Vec<String>,
+    /// Put the token that begins a text first, if the model was trained with one.
+    #[arg(long)]
+    bos: bool,
+    /// Let names of control tokens in the text become these tokens, to compare with programs that do.
+    #[arg(long)]
+    special: bool,
     /// Print each token with its text, one in a line, instead of the array.
     #[arg(long)]
     show: bool,
@@ -40,11 +49,25 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let gguf = inference::gguf::File::parse(&file)?;
     let tokenizer = inference::Tokenizer::from_gguf(&gguf)?;
     let mut ids = Vec::new();
+    if arguments.bos {
+        ids.extend(load::begin_token(&gguf));
+    }
     for name in &arguments.control {
         let id = tokenizer.control(name).or_else(|| name.parse().ok());
         ids.push(id.with_context(|| format!("the model has no control token '{name}'"))?);
     }
-    ids.extend(tokenizer.encode(&text));
+    let mut rest = text.as_str();
+    while let Some((at, name, token)) = Some(rest).filter(|_| arguments.special).and_then(|rest| {
+        // The first in the text; of those at one place the longest.
+        let named = tokenizer.controls().filter(|(name, _)| !name.is_empty());
+        let found = named.filter_map(|(name, token)| Some((rest.find(name)?, name, token)));
+        found.min_by_key(|(at, name, _)| (*at, std::cmp::Reverse(name.len())))
+    }) {
+        ids.extend(tokenizer.encode(&rest[..at]));
+        ids.push(token);
+        rest = &rest[at + name.len()..];
+    }
+    ids.extend(tokenizer.encode(rest));
     if arguments.show {
         for id in ids {
             println!("{id:>7}  {:?}", String::from_utf8_lossy(tokenizer.decode(id)));

@@ -10,6 +10,7 @@ mod net;
 mod optimiser;
 mod prompt;
 mod score;
+mod speed;
 mod train;
 
 use std::path::PathBuf;
@@ -34,6 +35,8 @@ enum Command {
     Train(train::Options),
     /// Judge the model on chats that it was not trained on.
     Eval(eval::Options),
+    /// Measure what guessing ahead from repetitions brings.
+    Speed(speed::Options),
     /// Summarise a chat here, without a guest: one `sender: text` a line.
     Summarize {
         /// The chat.
@@ -51,6 +54,7 @@ fn main() -> Result<()> {
         Command::Generate { count, seed } => generate(count, seed),
         Command::Train(options) => train::train(&options),
         Command::Eval(options) => eval::evaluate(&options),
+        Command::Speed(options) => speed::measure(&options),
         Command::Summarize { chat, model } => eval::summarise_file(&model, &chat),
         Command::Export(options) => train::export_checkpoint(&options),
     }

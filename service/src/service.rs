@@ -349,20 +349,28 @@ impl<'m, P: Platform, W: Workers> Service<'m, P, W> {
         }
         let mut outputs = core::mem::take(&mut self.outputs);
         self.scheduler.step(&mut outputs);
+        let mut answered = Vec::new();
         for output in &mut outputs {
-            self.deliver(*output);
+            if let Some(id) = self.deliver(*output)
+                && !answered.contains(&id)
+            {
+                answered.push(id);
+            }
             // The next step writes over this place, but nobody knows when that will be.
             output.kind = OutputKind::Finished(FinishReason::Stop);
         }
         outputs.clear();
         self.outputs = outputs;
+        // What a step gave to a connection leaves together: how many tokens were guessed right is nobody's business.
+        answered.into_iter().for_each(|id| self.serve(id));
         true
     }
 
-    fn deliver(&mut self, Output { id: generation, kind }: Output) {
+    /// Adds to the answer that it belongs to, and says whose that is.
+    fn deliver(&mut self, Output { id: generation, kind }: Output) -> Option<ConnectionId> {
         let mut connections = self.connections.iter_mut();
-        let found = connections.find_map(|(id, connection)| Some((*id, connection.answer_of(generation)?)));
-        let Some((id, answer)) = found else { return };
+        let (id, answer) =
+            connections.find_map(|(id, connection)| Some((*id, connection.answer_of(generation)?)))?;
         match kind {
             OutputKind::Token(token) => answer.token(self.tokenizer.decode(token)),
             OutputKind::Finished(reason) => {
@@ -375,7 +383,7 @@ impl<'m, P: Platform, W: Workers> Service<'m, P, W> {
                 self.emit(Event::RequestEnded { end, tokens });
             }
         }
-        self.serve(id);
+        Some(id)
     }
 
     fn drop_timed_out(&mut self) -> bool {

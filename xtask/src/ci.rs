@@ -6,6 +6,9 @@ use indicatif::HumanDuration;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
+/// With the engine's command line, which is off by default because the guest must not have it.
+const ENGINE_TOOL: [&str; 2] = ["--features", "inference/cli"];
+
 /// Runs everything; the first failure ends it.
 pub fn run() -> Result<()> {
     let start = Instant::now();
@@ -33,8 +36,13 @@ pub fn run() -> Result<()> {
     step("files that do not belong in git", repository_is_clean)?;
     step("lints: host", || {
         build::cargo(
-            &[&["clippy", "--release", "--locked", "--workspace", "--all-targets", "--"], &clippy[..]]
-                .concat(),
+            &[
+                &["clippy", "--release", "--locked", "--workspace", "--all-targets"],
+                &ENGINE_TOOL[..],
+                &["--"],
+                &clippy[..],
+            ]
+            .concat(),
         )
     })?;
     step("lints: kernel", || build::cargo(&freestanding("kernel")))?;
@@ -44,7 +52,9 @@ pub fn run() -> Result<()> {
         command.args(["doc", "--release", "--locked", "--workspace", "--no-deps", "--quiet"]);
         build::run(command.env("RUSTDOCFLAGS", "-Dwarnings").current_dir(build::root()))
     })?;
-    step("tests of every room", || test(&["--workspace", "--exclude", "xtask"]))?;
+    step("tests of every room", || {
+        test(&[&["--workspace", "--exclude", "xtask"], &ENGINE_TOOL[..]].concat())
+    })?;
     step("programs", build::programs)?;
     step("tests of the whole system", || {
         // One guest at a time: each runs on the CPUs of this machine without KVM.

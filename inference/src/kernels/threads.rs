@@ -10,8 +10,8 @@ use std::thread::JoinHandle;
 use std::vec::Vec;
 
 /// Looks before a waiting thread lets others run, and before it sleeps.
-const SPINS: u32 = 20_000;
-const YIELDS: u32 = 200;
+const SPINS: u32 = 4_000;
+const YIELDS: u32 = 1_000;
 /// In the count of rounds: the threads shall end.
 const STOP: usize = usize::MAX;
 
@@ -138,8 +138,10 @@ impl Workers for Threads {
         struct Join<'a>(&'a Shared);
         impl Drop for Join<'_> {
             fn drop(&mut self) {
-                while self.0.busy.load(Ordering::Acquire) != 0 {
-                    spin(|| self.0.busy.load(Ordering::Acquire) == 0);
+                let done = || self.0.busy.load(Ordering::Acquire) == 0;
+                spin(done);
+                while !done() {
+                    std::thread::yield_now();
                 }
             }
         }

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 /// Bytes of what is measured at launch.
 pub const SUBJECT: Subject = Subject { name: "image", about: "size of the image", run };
 
-fn run(figures: &mut Figures) -> Result<()> {
+fn run(figures: &mut Figures<'_>) -> Result<()> {
     let folder = build::target()?.join("bench/image");
     std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     build::image(&folder)?;

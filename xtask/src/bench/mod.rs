@@ -4,6 +4,7 @@
 //! it names use, so that each figure can be had again alone. A figure that a loaded machine would change is taken
 //! several times, and what is reported of it is a ratio or a median; counts of instructions repeat exactly.
 
+mod engine;
 mod image;
 mod report;
 
@@ -28,12 +29,23 @@ pub struct Figure {
 }
 
 /// The figures so far.
-pub struct Figures {
+pub struct Figures<'o> {
     subject: &'static str,
     all: Vec<Figure>,
+    options: &'o Options,
 }
 
-impl Figures {
+impl Figures<'_> {
+    /// The folders of llama.cpp's builds.
+    pub fn llama_cpp(&self) -> &[PathBuf] {
+        &self.options.llama_cpp
+    }
+
+    /// Whether the smallest model is enough.
+    pub fn quick(&self) -> bool {
+        self.options.quick
+    }
+
     /// Adds a figure, and says it at once: a whole run takes a while.
     pub fn add(
         &mut self,
@@ -56,18 +68,26 @@ pub struct Subject {
     /// One line about it.
     pub about: &'static str,
     /// Measures. The programs are built and the tools of [`setup::for_ci`] are there.
-    pub run: fn(&mut Figures) -> Result<()>,
+    pub run: fn(&mut Figures<'_>) -> Result<()>,
 }
 
 /// All subjects, in the order in which they run.
-pub const SUBJECTS: &[Subject] = &[image::SUBJECT];
+pub const SUBJECTS: &[Subject] = &[image::SUBJECT, engine::SUBJECT];
 
 /// What to measure, and how to show it.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  cargo bench-all\n  cargo bench-all image --json")]
+#[command(
+    after_help = "Examples:\n  cargo bench-all\n  cargo bench-all image --json\n  cargo bench-all engine --quick --llama-cpp ~/llama.cpp/build"
+)]
 pub struct Options {
     /// Subjects to measure; without any, all of them.
     pub subjects: Vec<String>,
+    /// A folder in which llama.cpp is built, with `bin/llama-bench`, to compare with; may be given several times.
+    #[arg(long, value_name = "DIR")]
+    pub llama_cpp: Vec<PathBuf>,
+    /// Measure the engine with its smallest model only.
+    #[arg(long)]
+    pub quick: bool,
     /// List the subjects and measure nothing.
     #[arg(long)]
     pub list: bool,
@@ -88,7 +108,7 @@ pub fn run(options: &Options) -> Result<()> {
     let chosen = choose(&options.subjects)?;
     setup::for_ci()?;
     build::programs()?;
-    let mut figures = Figures { subject: "", all: Vec::new() };
+    let mut figures = Figures { subject: "", all: Vec::new(), options };
     for subject in chosen {
         figures.subject = subject.name;
         (subject.run)(&mut figures).with_context(|| format!("the subject {} failed", subject.name))?;

@@ -1,0 +1,303 @@
+//! The engine beside llama.cpp and candle, and beside the limits of the machine.
+//!
+//! All engines run the same files, one after the other and several times round, so that what else the machine does
+//! meets all of them alike. What is reported is the median of the rounds.
+
+use super::{Figures, Subject};
+use crate::build;
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Speed, load time, memory, and how they grow.
+pub const SUBJECT: Subject =
+    Subject { name: "engine", about: "tokens per second beside llama.cpp, candle and the machine", run };
+
+/// Times that all engines take their turn.
+const ROUNDS: usize = 3;
+const PROMPT: usize = 512;
+const GENERATE: usize = 64;
+const SHAPES: [&str; 3] = ["smollm2-135m", "qwen2.5-0.5b", "llama-3.2-1b"];
+const TYPES: [&str; 3] = ["q8_0", "q4_0", "q4_k_m"];
+const THREADS: [usize; 2] = [1, 2];
+const CONTEXTS: [&str; 6] = ["128", "512", "2048", "8000", "16000", "32000"];
+const SESSIONS: [&str; 7] = ["1", "2", "4", "8", "16", "32", "64"];
+
+fn run(figures: &mut Figures<'_>) -> Result<()> {
+    let target = build::target()?;
+    let text = target.to_str().context("the target folder's path is not UTF-8")?;
+    build::cargo(&[
+        "build",
+        "--release",
+        "--locked",
+        "--target-dir",
+        text,
+        "-p",
+        "inference",
+        "--features",
+        "cli",
+    ])?;
+    let engines = engines(figures.llama_cpp(), &candle(&target)?)?;
+    let shapes = if figures.quick() { &SHAPES[..1] } else { &SHAPES[..] };
+    let folder = target.join("bench/engine");
+    std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    for shape in shapes {
+        for kind in TYPES {
+            let model = synthetic(&folder, shape, kind)?;
+            for threads in THREADS {
+                compare(figures, &engines, &model, &format!("{shape} {kind}"), threads)?;
+            }
+            load_and_memory(figures, &model, &format!("{shape} {kind}"))?;
+        }
+    }
+    // The smallest model has room for 8192 tokens.
+    let (shape, contexts) = match figures.quick() {
+        true => (SHAPES[0], &CONTEXTS[..4]),
+        false => (SHAPES[1], &CONTEXTS[..]),
+    };
+    growth(figures, &synthetic(&folder, shape, TYPES[0])?, &format!("{shape} {}", TYPES[0]), contexts)
+}
+
+/// A model of true shape with random weights, made when it is not there.
+fn synthetic(folder: &Path, shape: &str, kind: &str) -> Result<PathBuf> {
+    let path = folder.join(format!("{shape}-{kind}.gguf"));
+    if !path.exists() {
+        let mut command = Command::new(build::program("cloister-engine")?);
+        command.args(["synthetic-model", "--shape", shape, "--type", kind, "--out"]).arg(&path);
+        build::run(&mut command)?;
+    }
+    Ok(path)
+}
+
+/// Candle's program, compiled for this processor, because candle chooses its instructions when it is compiled.
+fn candle(target: &Path) -> Result<PathBuf> {
+    let folder = target.join("bench/candle");
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.args([
+        "build",
+        "--release",
+        "--locked",
+        "-p",
+        "inference",
+        "--example",
+        "candle_bench",
+        "--target-dir",
+    ]);
+    build::run(command.arg(&folder).env("RUSTFLAGS", "-C target-cpu=native").current_dir(build::root()))?;
+    Ok(folder.join("release/examples/candle_bench"))
+}
+
+/// A program that is measured.
+struct Engine {
+    name: String,
+    kind: Kind,
+    program: PathBuf,
+}
+
+enum Kind {
+    /// With these instructions.
+    Cloister(&'static str),
+    LlamaCpp,
+    Candle,
+}
+
+/// The engines that this machine can run. Peers that are not there are named, and left out.
+fn engines(llama_cpp: &[PathBuf], candle: &Path) -> Result<Vec<Engine>> {
+    let ours = build::program("cloister-engine")?;
+    let mut all = Vec::new();
+    let flags = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    for (isa, flag) in [("avx512", "avx512_vnni"), ("avx2", "avx2")] {
+        if flags.contains(flag) {
+            all.push(Engine {
+                name: format!("cloister {isa}"),
+                kind: Kind::Cloister(isa),
+                program: ours.clone(),
+            });
+        } else {
+            eprintln!("bench: engine: this processor lacks {flag}: no figures for {isa}");
+        }
+    }
+    if llama_cpp.is_empty() {
+        eprintln!(
+            "bench: engine: no llama.cpp; give the folders of its builds with --llama-cpp DIR (has bin/llama-bench)"
+        );
+    }
+    for folder in llama_cpp {
+        let program = folder.join("bin/llama-bench");
+        ensure!(program.exists(), "{} is not there; build llama.cpp's target llama-bench", program.display());
+        let name = folder.file_name().unwrap_or_default().to_string_lossy();
+        all.push(Engine { name: format!("llama.cpp ({name})"), kind: Kind::LlamaCpp, program });
+    }
+    all.push(Engine { name: "candle".into(), kind: Kind::Candle, program: candle.into() });
+    Ok(all)
+}
+
+/// Tokens per second of one run, and the limits of the machine where the program measures them.
+#[derive(Clone, Copy, Default)]
+struct Sample {
+    prefill: f64,
+    decode: f64,
+    /// Shares of the roofs.
+    shares: Option<(f64, f64)>,
+}
+
+impl Engine {
+    fn command(&self, model: &Path, threads: usize) -> Command {
+        let mut command = Command::new(&self.program);
+        let (prompt, generate, threads) = (PROMPT.to_string(), GENERATE.to_string(), threads.to_string());
+        match self.kind {
+            Kind::Cloister(isa) => {
+                command.args(["bench", "--json", "--repetitions", "1", "--isa", isa, "--threads", &threads]);
+                command.args(["--prompt", &prompt, "--generate", &generate, "--model"]).arg(model);
+            }
+            Kind::LlamaCpp => {
+                command.args(["-o", "json", "-r", "1", "-t", &threads, "-p", &prompt, "-n", &generate, "-m"]);
+                command.arg(model);
+            }
+            Kind::Candle => {
+                command.arg(model).args([&prompt, &generate, "1"]).env("RAYON_NUM_THREADS", &threads);
+            }
+        }
+        command
+    }
+
+    fn measure(&self, model: &Path, threads: usize) -> Result<Sample> {
+        let value = json(&mut self.command(model, threads))?;
+        let number =
+            |value: &Value| value.as_f64().with_context(|| format!("{} printed no figures", self.name));
+        Ok(match self.kind {
+            Kind::Cloister(_) => {
+                let test = |index: usize| -> Result<(f64, Option<f64>)> {
+                    let test = &value["tests"][index];
+                    let rate = number(&test["tokens_per_second"])?;
+                    Ok((rate, test["roof_tokens_per_second"].as_f64().map(|roof| rate / roof)))
+                };
+                let ((prefill, peak), (decode, roof)) = (test(0)?, test(1)?);
+                Sample { prefill, decode, shares: peak.zip(roof) }
+            }
+            Kind::LlamaCpp => {
+                let rate = |index: usize| number(&value[index]["avg_ts"]);
+                Sample { prefill: rate(0)?, decode: rate(1)?, shares: None }
+            }
+            Kind::Candle => {
+                Sample { prefill: number(&value["pp"])?, decode: number(&value["tg"])?, shares: None }
+            }
+        })
+    }
+}
+
+fn json(command: &mut Command) -> Result<Value> {
+    let shown = format!("{command:?}");
+    let output = command.output().with_context(|| format!("cannot start {shown}"))?;
+    let errors = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{shown} ended with {}: {}", output.status, errors.trim());
+    serde_json::from_slice(&output.stdout).with_context(|| format!("{shown} printed no JSON"))
+}
+
+fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+/// All engines with one model, round by round; ratios are taken within a round.
+fn compare(
+    figures: &mut Figures<'_>,
+    engines: &[Engine],
+    model: &Path,
+    name: &str,
+    threads: usize,
+) -> Result<()> {
+    let mut rounds = Vec::new();
+    for _ in 0..ROUNDS {
+        let samples: Result<Vec<Sample>> =
+            engines.iter().map(|engine| engine.measure(model, threads)).collect();
+        rounds.push(samples?);
+    }
+    let tests: [(String, fn(&Sample) -> f64); 2] =
+        [(format!("pp{PROMPT}"), |sample| sample.prefill), (format!("tg{GENERATE}"), |sample| sample.decode)];
+    for (test, rate) in tests {
+        for (index, engine) in engines.iter().enumerate() {
+            let name = format!("{name}, {threads} threads, {test}, {}", engine.name);
+            let command = format!("{:?}", engine.command(model, threads));
+            figures.add(&name, median(rounds.iter().map(|round| rate(&round[index]))), "tokens/s", &command);
+            let Kind::Cloister(_) = engine.kind else { continue };
+            for (peer, engine) in
+                engines.iter().enumerate().filter(|(_, peer)| !matches!(peer.kind, Kind::Cloister(_)))
+            {
+                let ratio = median(rounds.iter().map(|round| rate(&round[index]) / rate(&round[peer])));
+                figures.add(format!("{name} / {}", engine.name), ratio, "1", &command);
+            }
+            let shares = rounds.iter().filter_map(|round| round[index].shares);
+            let prefill = test.starts_with("pp");
+            let share = median(shares.map(|(peak, roof)| if prefill { peak } else { roof }));
+            let of = if prefill { "int8 peak" } else { "streaming read" };
+            figures.add(format!("{name} / {of}"), share, "1", &command);
+        }
+    }
+    Ok(())
+}
+
+/// Time to load beside reading the file, and the most memory beside the file's size.
+fn load_and_memory(figures: &mut Figures<'_>, model: &Path, name: &str) -> Result<()> {
+    let mut samples = Vec::new();
+    let mut shown = String::new();
+    for _ in 0..ROUNDS {
+        let start = std::time::Instant::now();
+        std::fs::read(model)?;
+        let read = start.elapsed().as_secs_f64();
+        let mut command = Command::new(build::program("cloister-engine")?);
+        command.args([
+            "bench",
+            "--json",
+            "--no-roof",
+            "--repetitions",
+            "1",
+            "--prompt",
+            "512",
+            "--generate",
+            "0",
+        ]);
+        command.args(["--threads", "2", "--model"]).arg(model);
+        shown = format!("{command:?}");
+        let value = json(&mut command)?;
+        let number = |key: &str| value[key].as_f64().with_context(|| format!("{shown} printed no {key}"));
+        let load = (number("read_seconds")? + number("load_seconds")?) / read;
+        samples.push((load, number("peak_memory_bytes")? - number("file_bytes")?));
+    }
+    figures.add(format!("{name}, load / read"), median(samples.iter().map(|sample| sample.0)), "1", &shown);
+    let memory = median(samples.iter().map(|sample| sample.1)) / f64::from(1 << 20);
+    figures.add(format!("{name}, peak memory - file, KV of 513 tokens included"), memory, "MiB", &shown);
+    Ok(())
+}
+
+/// Tokens per second against context and sessions.
+fn growth(figures: &mut Figures<'_>, model: &Path, name: &str, contexts: &[&str]) -> Result<()> {
+    let ours = build::program("cloister-engine")?;
+    let mut rate = |what: String, arguments: &[&str]| -> Result<f64> {
+        let mut command = Command::new(&ours);
+        command.args(["bench", "--json", "--no-roof", "--threads", "2", "--repetitions", "1", "--no-warmup"]);
+        command.args(arguments).arg("--model").arg(model);
+        let value = json(&mut command)?;
+        let rate = value["tests"][0]["tokens_per_second"].as_f64().context("the bench printed no figures")?;
+        figures.add(format!("{name}, 2 threads, {what}"), rate, "tokens/s", format!("{command:?}"));
+        Ok(rate)
+    };
+    for tokens in contexts {
+        rate(format!("prefill of {tokens} tokens"), &["--prompt", tokens, "--generate", "0"])?;
+        let decode = ["--prompt", "0", "--generate", "16", "--depth", tokens];
+        rate(format!("decode after {tokens} tokens"), &decode)?;
+    }
+    let mut rates = Vec::new();
+    for sessions in SESSIONS {
+        let decode = ["--prompt", "0", "--generate", "32", "--parallel", sessions];
+        rates.push((sessions, rate(format!("decode, {sessions} sessions together"), &decode)?));
+    }
+    let of =
+        |wanted| rates.iter().find(|(sessions, _)| *sessions == wanted).map_or(f64::NAN, |(_, rate)| *rate);
+    let command =
+        "cloister-engine bench --threads 2 --prompt 0 --generate 32 with --parallel 8 and with --parallel 1";
+    figures.add(format!("{name}, 2 threads, 8 sessions / 1 session"), of("8") / of("1"), "1", command);
+    Ok(())
+}
