@@ -215,7 +215,9 @@ fn compare(
             engines.iter().map(|engine| engine.measure(model, threads)).collect();
         rounds.push(samples?);
     }
-    let tests: [(String, fn(&Sample) -> f64); 2] =
+    /// What is looked at of a sample.
+    type Rate = fn(&Sample) -> f64;
+    let tests: [(String, Rate); 2] =
         [(format!("pp{PROMPT}"), |sample| sample.prefill), (format!("tg{GENERATE}"), |sample| sample.decode)];
     for (test, rate) in tests {
         for (index, engine) in engines.iter().enumerate() {
