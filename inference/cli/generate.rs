@@ -71,11 +71,14 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     };
     sampling.check()?;
     let mut file = arguments.model.read()?;
+    let (mut stop, begin) = {
+        let gguf = File::parse(&file)?;
+        let ends = ["eos_token_id", "eot_token_id"].iter().filter_map(|key| load::named_token(&gguf, key));
+        (ends.collect::<Vec<u32>>(), load::begin_token(&gguf))
+    };
     let (model, _) = arguments.model.load(&mut file)?;
     let tokenizer = model.tokenizer();
-    let (mut prompt, mut stop) = (Vec::new(), Vec::new());
-    let gguf = File::parse(&file)?;
-    stop.extend(["eos_token_id", "eot_token_id"].iter().filter_map(|key| load::named_token(&gguf, key)));
+    let mut prompt = Vec::new();
     for name in ["<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|end_of_text|>", "</s>"] {
         stop.extend(tokenizer.control(name));
     }
@@ -91,7 +94,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         prompt.push(open);
         prompt.extend(tokenizer.encode("assistant\n"));
     } else {
-        prompt.extend(load::begin_token(&gguf));
+        prompt.extend(begin);
         prompt.extend(tokenizer.encode(&text));
     }
     ensure!(!prompt.is_empty(), "the prompt is empty");
