@@ -51,7 +51,8 @@ fn a20_no_prompt_or_answer_is_left_in_guest_ram() {
     let (mut guest, _) = fixture.boot(&["--qmp", socket.to_str().unwrap()]);
     let mut qmp = Qmp::connect(&socket);
 
-    let canary = "kanarienvogel-9f27c1d8e6b45a03";
+    // Another one than `snp_model::hostile::CANARY`, which is in the model's own image and so in the dump.
+    let canary = "zaunkoenig-51c0be7d49a2f836";
     let body = format!(
         r#"{{"messages":[{{"sender":"Ines","text":"{canary}"}},{{"sender":"Tomas","text":"dinner at Vera's on Friday at 19:30, {canary}"}}]}}"#
     );
