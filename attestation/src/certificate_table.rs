@@ -18,6 +18,10 @@ pub const VCEK: Guid = 0x63da758d_e664_4564_adc5_f4b93be8accd_u128.to_be_bytes()
 /// Versioned loaded endorsement key: a8074bc2-a25a-483e-aae6-39c045a0b8a1.
 pub const VLEK: Guid = 0xa8074bc2_a25a_483e_aae6_39c045a0b8a1_u128.to_be_bytes();
 
+/// The transparency log's proof for the image, a project's own GUID: 5b6bc9cd-6a31-4f6d-8e5b-3d1f6c52a7e4. The guest hands
+/// the table on unread, so a host can staple the proof to evidence without the guest's knowing of it.
+pub const PROOF: Guid = 0x5b6bc9cd_6a31_4f6d_8e5b_3d1f6c52a7e4_u128.to_be_bytes();
+
 const ENTRY: usize = 24;
 const MAX_ENTRIES: usize = 16;
 

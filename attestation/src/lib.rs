@@ -14,7 +14,6 @@
 extern crate alloc;
 
 pub mod batch;
-pub mod canonical;
 mod cbor;
 pub mod certificate_table;
 #[cfg(feature = "development")]
@@ -30,3 +29,5 @@ pub mod report_data;
 #[cfg(feature = "verifier")]
 pub mod verifier;
 pub mod weights;
+
+pub use wire::canonical;

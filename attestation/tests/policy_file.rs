@@ -36,7 +36,7 @@ fn refusal(text: &str) -> String {
 fn the_smallest_policy_lists_one_image_and_relaxes_nothing() {
     let file = PolicyFile::from_toml(&accepted_image()).unwrap();
     let image = common::image(common::LAUNCH_DIGEST, common::MANIFEST_DIGEST);
-    assert_eq!(file, PolicyFile::new(NonEmpty::from(image)));
+    assert_eq!(file, PolicyFile { relax: Vec::new(), ..PolicyFile::pinning(NonEmpty::from(image)) });
 }
 
 #[test]
@@ -65,8 +65,6 @@ fn what_is_written_is_read() {
 #[test]
 fn b7_nothing_expected_cannot_be_said() {
     for text in [
-        String::new(),
-        "image = []".into(),
         image("[]"),
         image("[\"\"]"),
         image(&format!("[\"{}\"]", digest(0))),
@@ -81,6 +79,22 @@ fn b7_nothing_expected_cannot_be_said() {
     ] {
         refusal(&text);
     }
+    for nothing in ["", "image = []"] {
+        let loaded = PolicyFile::from_toml(nothing).unwrap().load(Path::new("."));
+        assert!(matches!(loaded, Err(PolicyError::NoImage)), "{nothing}");
+    }
+}
+
+#[test]
+fn d3_a_pinned_image_is_accepted_only_where_the_policy_says_that_it_does_without_a_log() {
+    let file = PolicyFile::from_toml(&accepted_image()).unwrap();
+    assert!(matches!(file.clone().load(Path::new(".")), Err(PolicyError::Pinned)));
+    assert!(matches!(file.terms(Path::new(".")), Err(PolicyError::Pinned)));
+    let file = PolicyFile::from_toml(&format!("relax = [\"pinned-image\"]\n{}", accepted_image())).unwrap();
+    let policy = file.load(Path::new(".")).unwrap().with_development_root(CHAIN.ark_der());
+    let verdict =
+        verify_unbound(&common::report(&[1; 64]), &CHAIN.certificate_table(), &policy, now()).unwrap();
+    assert!(verdict.to_string().contains("relaxed: pinned-image"), "{verdict}");
 }
 
 #[test]
@@ -109,7 +123,7 @@ fn named_files_are_found_beside_the_policy() {
     fs::write(folder.path().join("crl.der"), list).unwrap();
     let path = folder.path().join("policy.toml");
     let text = format!(
-        "development_root = \"chain/ark.pem\"\ncertificates = [\"chain/vcek.pem\", \"chain/ask.pem\"]\n\
+        "relax = [\"pinned-image\"]\ndevelopment_root = \"chain/ark.pem\"\ncertificates = [\"chain/vcek.pem\", \"chain/ask.pem\"]\n\
          revocation_lists = [\"crl.der\"]\n{}",
         accepted_image()
     );
@@ -132,7 +146,9 @@ fn b12_files_that_are_missing_or_something_else_are_refused_by_name() {
     fs::write(folder.join("text.pem"), "no certificate").unwrap();
     fs::write(folder.join("empty.pem"), "-----BEGIN NOTHING-----\n").unwrap();
     let load = |line: &str, folder: &Path| {
-        PolicyFile::from_toml(&format!("{line}\n{}", accepted_image())).unwrap().load(folder)
+        PolicyFile::from_toml(&format!("{line}\nrelax = [\"pinned-image\"]\n{}", accepted_image()))
+            .unwrap()
+            .load(folder)
     };
     for (line, file) in [
         ("development_root = \"gone.pem\"", "gone.pem"),

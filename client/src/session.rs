@@ -1,8 +1,9 @@
 //! An attested TLS session with a guest.
 
+use crate::policy::{ClientPolicy, ProofError, Resolved};
 use crate::text::printable;
 use attestation::report_data::{EXPORTER_LABEL, EXPORTER_LEN, Exporter, NONCE_LEN, Nonce};
-use attestation::verifier::{Policy, Verdict, VerifyError, verify_certificate, verify_fresh};
+use attestation::verifier::{Check, Verdict, VerifyError, stapled_proof, verify_certificate, verify_fresh};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1::{self, SendRequest};
@@ -18,6 +19,7 @@ use std::time::{Duration, SystemTime};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
+use transparency::verify::Logged;
 use wire::task::{ErrorBody, ErrorCode};
 
 /// Most bytes of an answer that is not a stream: evidence with its certificates, or an error.
@@ -47,6 +49,9 @@ pub enum SessionError {
     /// The evidence does not satisfy the policy. Nothing was sent.
     #[error("the guest's evidence was rejected, nothing was sent: {0}")]
     Evidence(#[from] VerifyError),
+    /// The log does not vouch for the image. Nothing was sent.
+    #[error("the guest's image was rejected, nothing was sent: {0}")]
+    Proof(#[from] ProofError),
     /// The random number generator of this device failed.
     #[error("this device's random number generator failed; no nonce, no session")]
     Random,
@@ -108,6 +113,7 @@ pub struct Session {
     sender: SendRequest<Full<Bytes>>,
     host: String,
     verdict: Verdict,
+    logged: Option<Logged>,
     key_exchange: NamedGroup,
     patience: Duration,
 }
@@ -117,7 +123,7 @@ impl Session {
     /// No single wait is longer than `patience`.
     pub async fn connect(
         server: &str,
-        policy: Arc<Policy>,
+        policy: Arc<ClientPolicy>,
         patience: Duration,
         mut progress: impl FnMut(Step),
     ) -> Result<Self, SessionError> {
@@ -130,7 +136,7 @@ impl Session {
         tcp.set_nodelay(true).map_err(connect_error)?;
 
         progress(Step::Handshake);
-        let verifier = Arc::new(EvidenceVerifier::new(policy.clone()));
+        let verifier = Arc::new(EvidenceVerifier::new(policy));
         let connector = TlsConnector::from(Arc::new(configuration(verifier.clone())?));
         // The name is not what is checked, the evidence is; it must only be a valid one.
         let name = ServerName::try_from("cloister.invalid").map_err(|_| SessionError::Malformed)?;
@@ -138,10 +144,11 @@ impl Session {
             .await
             .map_err(|_| SessionError::Silent(patience))?
             .map_err(|source| match verifier.outcome() {
-                Some(Err(rejection)) => SessionError::Evidence(rejection),
+                Some(Err(rejection)) => rejection.into(),
                 _ => SessionError::Handshake { server: server.to_owned(), source },
             })?;
-        let in_handshake = verifier.outcome().ok_or(SessionError::Malformed)??;
+        let (in_handshake, Resolved { policy, logged }) =
+            verifier.outcome().ok_or(SessionError::Malformed)??;
         let (_, tls) = stream.get_ref();
         let key_exchange = tls.negotiated_key_exchange_group().ok_or(SessionError::Malformed)?.name();
         let exporter: Exporter = tls
@@ -173,7 +180,7 @@ impl Session {
         let evidence = whole(response, patience).await?;
         let verdict = verify_fresh(&evidence, &nonce, &certificate, &exporter, &policy, SystemTime::now())?
             .after(&in_handshake);
-        Ok(Self { sender, host, verdict, key_exchange, patience })
+        Ok(Self { sender, host, verdict, logged, key_exchange, patience })
     }
 
     /// The key exchange of the TLS session.
@@ -184,6 +191,11 @@ impl Session {
     /// What was checked, and what the policy relaxed.
     pub fn verdict(&self) -> &Verdict {
         &self.verdict
+    }
+
+    /// What the log says of the image; `None` if the policy pins it.
+    pub fn logged(&self) -> Option<&Logged> {
+        self.logged.as_ref()
     }
 
     /// Sends a JSON body to `path`; the answer's status is 200.
@@ -260,20 +272,62 @@ fn configuration(verifier: Arc<EvidenceVerifier>) -> Result<ClientConfig, Sessio
 /// Appraises the evidence in the certificate during the handshake, in place of a web PKI.
 #[derive(Debug)]
 struct EvidenceVerifier {
-    policy: Arc<Policy>,
+    policy: Arc<ClientPolicy>,
     algorithms: WebPkiSupportedAlgorithms,
-    outcome: Mutex<Option<Result<Verdict, VerifyError>>>,
+    outcome: Mutex<Option<Outcome>>,
+}
+
+/// What came of a certificate: what was found, and the policy that it was found under.
+type Outcome = Result<(Verdict, Resolved), Rejection>;
+
+/// Why a certificate was rejected.
+#[derive(Clone, Debug)]
+enum Rejection {
+    Evidence(VerifyError),
+    Proof(ProofError),
+}
+
+impl From<VerifyError> for Rejection {
+    fn from(error: VerifyError) -> Self {
+        Self::Evidence(error)
+    }
+}
+
+impl From<ProofError> for Rejection {
+    fn from(error: ProofError) -> Self {
+        Self::Proof(error)
+    }
+}
+
+impl From<Rejection> for SessionError {
+    fn from(rejection: Rejection) -> Self {
+        match rejection {
+            Rejection::Evidence(error) => Self::Evidence(error),
+            Rejection::Proof(error) => Self::Proof(error),
+        }
+    }
 }
 
 impl EvidenceVerifier {
-    fn new(policy: Arc<Policy>) -> Self {
+    fn new(policy: Arc<ClientPolicy>) -> Self {
         let algorithms = aws_lc_rs::default_provider().signature_verification_algorithms;
         Self { policy, algorithms, outcome: Mutex::new(None) }
     }
 
     /// What came of the certificate, if one was shown.
-    fn outcome(&self) -> Option<Result<Verdict, VerifyError>> {
+    fn outcome(&self) -> Option<Outcome> {
         self.outcome.lock().ok()?.take()
+    }
+
+    /// The proof first: it says which image the evidence must be of.
+    fn appraise(&self, certificate: &[u8], now: SystemTime) -> Outcome {
+        let stapled = || stapled_proof(certificate).map_err(Rejection::Evidence);
+        let resolved = self.policy.resolve(stapled, now)?;
+        let mut verdict = verify_certificate(certificate, &resolved.policy, now)?;
+        if resolved.logged.is_some() {
+            verdict.checked.insert(0, Check::Log);
+        }
+        Ok((verdict, resolved))
     }
 }
 
@@ -290,7 +344,7 @@ impl ServerCertVerifier for EvidenceVerifier {
             return Err(rustls::Error::General("a guest sends one certificate".into()));
         }
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(now.as_secs());
-        let outcome = verify_certificate(certificate, &self.policy, now);
+        let outcome = self.appraise(certificate, now);
         let refused =
             rustls::Error::InvalidCertificate(rustls::CertificateError::ApplicationVerificationFailure);
         let answer = if outcome.is_ok() { Ok(ServerCertVerified::assertion()) } else { Err(refused) };

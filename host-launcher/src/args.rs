@@ -109,6 +109,10 @@ pub struct Run {
     /// Take this ELF file for the model and build nothing.
     #[arg(long, value_name = "FILE", help_heading = "SNP model")]
     pub snp_model: Option<PathBuf>,
+    /// Attach the log's proof for the image (`cloister-log prove`) to the certificates that the host hands the guest, which
+    /// hands them on to clients.
+    #[arg(long, value_name = "FILE", help_heading = "SNP model")]
+    pub proof: Option<PathBuf>,
     /// Folder for the model's development keys; the default is the checkout's target folder, else the user's own.
     #[arg(long, value_name = "DIR", help_heading = "SNP model")]
     pub state: Option<PathBuf>,

@@ -4,11 +4,12 @@
 
 use crate::failure::Failure;
 use crate::hostile;
+use attestation::certificate_table;
 use attestation::development::{Chain, DevelopmentError, Endorsement};
 use attestation::report::Product;
 use image_builder::checkout::Checkout;
 use image_builder::cpu::CpuType;
-use snp_model::bundle::{Bundle, TcbVersions, VcekScalar};
+use snp_model::bundle::{Bundle, MAX_CERTIFICATE_BYTES, TcbVersions, VcekScalar};
 use snp_model::cpu_type::CpuSignature;
 use snp_model::hostile::Lie;
 use std::path::{Path, PathBuf};
@@ -51,6 +52,12 @@ impl Development {
             .chain
             .vcek_scalar()
             .map_err(|error| Failure::Development { path: self.folder.clone(), reason: error.to_string() })?;
+        let table = self.chain.certificate_table();
+        let table = match launch.proof {
+            None => table,
+            Some(proof) => staple(&table, proof)
+                .map_err(|reason| Failure::Development { path: self.folder.clone(), reason })?,
+        };
         let bundle = Bundle {
             image: launch.image,
             memory_mib: launch.memory_mib,
@@ -60,7 +67,7 @@ impl Development {
             chip_id: *self.chain.chip_id(),
             tcb: TcbVersions { current: tcb, reported: tcb, committed: tcb, launch: tcb },
             vcek: VcekScalar(scalar),
-            certificates: &self.chain.certificate_table(),
+            certificates: &table,
             scenario: launch.scenario,
             strict: launch.strict,
         };
@@ -83,6 +90,24 @@ pub struct Launch<'a> {
     pub scenario: &'a str,
     /// Whether the model also fails on what real hardware may forgive.
     pub strict: bool,
+    /// The log's proof for the image, for clients; the guest hands it on unread.
+    pub proof: Option<&'a [u8]>,
+}
+
+/// A certificate table with the log's proof in it.
+fn staple(table: &[u8], proof: &[u8]) -> Result<Vec<u8>, String> {
+    let mut entries = certificate_table::decode(table).map_err(|error| error.to_string())?;
+    entries.push((certificate_table::PROOF, proof));
+    let stapled = certificate_table::encode(&entries);
+    if stapled.len() > MAX_CERTIFICATE_BYTES {
+        return Err(format!(
+            "the proof has {} bytes, {} more than fit beside the certificates; have clients read it from a file, or fewer \
+             witnesses sign",
+            proof.len(),
+            stapled.len() - MAX_CERTIFICATE_BYTES
+        ));
+    }
+    Ok(stapled)
 }
 
 /// Makes a chain next to its place and moves it there whole, so that nobody ever reads half of one.
@@ -154,6 +179,7 @@ mod tests {
                 cpu,
                 scenario: "a6-remap",
                 strict: true,
+                proof: None,
             };
             let bytes = again.bundle(&launch).unwrap();
             let bundle = Bundle::parse(&bytes).unwrap();
@@ -187,6 +213,7 @@ mod tests {
             cpu: CpuType::Genoa,
             scenario: "A 6",
             strict: true,
+            proof: None,
         };
         assert!(matches!(development.bundle(&launch), Err(Failure::Bundle(_))));
     }

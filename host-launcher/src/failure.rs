@@ -13,7 +13,7 @@ pub enum Failure {
     /// A file cannot be read.
     #[error("the {what} {path} cannot be read: {source}; check the path")]
     Read {
-        /// `image` or `weights`.
+        /// `image`, `weights` or `proof`.
         what: &'static str,
         /// The file.
         path: PathBuf,

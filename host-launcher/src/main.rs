@@ -87,6 +87,10 @@ fn run(options: &Run) -> Result<ExitCode, Failure> {
                 Some(file) => file.clone(),
                 None => freestanding::build(Program::SnpModel)?,
             };
+            let proof = options.proof.as_ref().map(|path| {
+                fs::read(path).map_err(|source| Failure::Read { what: "proof", path: path.clone(), source })
+            });
+            let proof = proof.transpose()?;
             let launch = Launch {
                 image: &image.bytes,
                 memory_mib,
@@ -94,6 +98,7 @@ fn run(options: &Run) -> Result<ExitCode, Failure> {
                 cpu: options.cpu_type,
                 scenario: options.hostile.map_or("", Lie::name),
                 strict: !options.lenient,
+                proof: proof.as_deref(),
             };
             let bundle = BundleFile::write(&development.bundle(&launch)?)?;
             let mut report = open_report()?;

@@ -4,12 +4,14 @@
 //! * Types only: nothing here opens a socket, reads a clock or allocates more than it was handed.
 //! * What leaves the VM towards the operator is [`event::Event`], a closed enum of numbers. No variant takes a
 //!   string, so no text of a request can be formatted into one.
+//! * What is hashed and compared, in evidence and in the log, is encoded by [`canonical`].
 //! * What the client sends and receives is in [`task`] and [`chat`]: plain JSON shapes, read strictly. Feature `serde`
 //!   reads and writes them on the host.
 #![no_std]
 #![forbid(unsafe_code)]
 extern crate alloc;
 
+pub mod canonical;
 pub mod chat;
 pub mod event;
 pub mod path;

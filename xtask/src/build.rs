@@ -38,7 +38,7 @@ pub fn cargo(arguments: &[&str]) -> Result<()> {
 pub fn programs() -> Result<()> {
     let target = target()?;
     let target = target.to_str().context("the target folder's path is not UTF-8")?;
-    let packages = ["-p", "image-builder", "-p", "host-launcher", "-p", "client"];
+    let packages = ["-p", "image-builder", "-p", "host-launcher", "-p", "client", "-p", "transparency"];
     cargo(&[&["build", "--release", "--locked", "--target-dir", target], packages.as_slice()].concat())
 }
 

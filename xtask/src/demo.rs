@@ -1,6 +1,7 @@
 //! `cargo demo`: the main job, end to end.
 
 use crate::guest::{Guest, Start};
+use crate::log::Log;
 use crate::{build, guest, setup};
 use anyhow::{Context, Result};
 use std::path::PathBuf;
@@ -22,14 +23,21 @@ pub fn run(chat: Option<PathBuf>) -> Result<()> {
     say("building the image");
     build::image(&folder)?;
 
+    say("publishing the image in a log of this machine, with a witness");
+    let log = Log::start(&folder.join("log"))?;
+    let proof = log.publish(&folder)?;
+
     say("booting the image in the SNP model (software emulation, no SEV-SNP hardware: it protects nothing)");
     let start = Start {
         image: &folder.join("cloister.rom"),
         weights: &build::weights(),
-        arguments: vec!["--state".into(), state.display().to_string()],
+        // The host attaches the log's proof to its certificates; the guest hands it on to the client.
+        arguments: ["--state".as_ref(), state.as_os_str(), "--proof".as_ref(), proof.as_os_str()]
+            .map(|argument| argument.to_string_lossy().into_owned())
+            .to_vec(),
     };
     let mut guest = Guest::boot(&start)?;
-    let policy = guest::policy(&folder, Some(&guest::development_root(&state)))?;
+    let policy = log.policy("0.1.0", &guest::development_root(&state))?;
 
     let chat = chat.unwrap_or_else(|| build::root().join("models/samples/family-android.txt"));
     say(&format!("summarising the last {LAST} messages of {}", chat.display()));

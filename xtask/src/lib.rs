@@ -14,5 +14,6 @@ pub mod demo;
 pub mod guest;
 pub mod hostile;
 pub mod linux;
+pub mod log;
 pub mod mutants;
 pub mod setup;

@@ -20,13 +20,13 @@ mod verdict;
 pub use chain::Root;
 pub use error::{CertificateProblem, RevocationProblem, Role, TcbKind, VerifyError, Weakness};
 pub use expected::{ChipId, Digest, Empty, Image, NonEmpty, NotHex};
-pub use policy::Policy;
+pub use policy::{Policy, Terms};
 pub use policy_file::{MinimumTcb, PolicyError, PolicyFile, ProductKey};
 pub use relaxation::Relaxation;
 pub use verdict::{Check, Relaxed, Verdict};
 
 use crate::{
-    batch,
+    batch, certificate_table,
     evidence::{CertificateEvidence, FreshEvidence, ID_PE_CMW},
     report::Report,
     report_data::{self, Exporter, Nonce},
@@ -59,6 +59,16 @@ pub fn verify_certificate(
     verdict.checked.insert(0, Check::Certificate);
     verdict.checked.push(Check::CertificateBinding);
     Ok(verdict)
+}
+
+/// The log's proof that the host attached to the evidence in a TLS certificate, in DER; `None` if there is none. It is the
+/// host's word, as its certificates are, until it was checked.
+pub fn stapled_proof(certificate: &[u8]) -> Result<Option<Vec<u8>>, VerifyError> {
+    let certificate = Certificate::parse(Role::Tls, certificate)?;
+    let extension = certificate.extension(ID_PE_CMW).ok_or(VerifyError::NoEvidence)?;
+    let evidence = CertificateEvidence::from_extension(extension)?;
+    let table = certificate_table::decode(&evidence.certificates)?;
+    Ok(table.iter().find(|(guid, _)| *guid == certificate_table::PROOF).map(|(_, proof)| proof.to_vec()))
 }
 
 /// Verifies fresh evidence, as the guest sent it: it must be bound to `nonce`, to the key of `certificate` (the one of

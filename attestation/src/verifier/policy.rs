@@ -4,10 +4,9 @@ use super::{ChipId, Digest, Image, NonEmpty, Relaxation, error::VerifyError, rev
 use crate::report::{Product, Tcb};
 use std::collections::BTreeMap;
 
-/// What a client accepts.
-#[derive(Clone, Debug)]
-pub struct Policy {
-    pub(super) images: NonEmpty<Image>,
+/// What a client accepts of a guest and its platform, whichever image it runs.
+#[derive(Clone, Debug, Default)]
+pub struct Terms {
     pub(super) chips: Option<NonEmpty<ChipId>>,
     pub(super) id_keys: Vec<Digest>,
     pub(super) relaxations: Vec<Relaxation>,
@@ -17,73 +16,96 @@ pub struct Policy {
     pub(super) development_root: Option<Vec<u8>>,
 }
 
+impl Terms {
+    /// Accepts these images on these terms.
+    pub const fn accepting(self, images: NonEmpty<Image>) -> Policy {
+        Policy { images, terms: self }
+    }
+}
+
+/// What a client accepts.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    pub(super) images: NonEmpty<Image>,
+    pub(super) terms: Terms,
+}
+
+impl std::ops::Deref for Policy {
+    type Target = Terms;
+
+    fn deref(&self) -> &Terms {
+        &self.terms
+    }
+}
+
 impl Policy {
     /// Accepts these images on real hardware, and nothing weaker than it should be.
-    pub const fn accepting(images: NonEmpty<Image>) -> Self {
-        Self {
-            images,
-            chips: None,
-            id_keys: Vec::new(),
-            relaxations: Vec::new(),
-            minimum_tcb: BTreeMap::new(),
-            certificates: Vec::new(),
-            revocation_lists: Vec::new(),
-            development_root: None,
-        }
+    pub fn accepting(images: NonEmpty<Image>) -> Self {
+        Terms::default().accepting(images)
     }
 
     /// Accepts evidence of SNP models whose chain ends at this root, a certificate in DER. It protects nothing, and
     /// every verdict says so.
     #[must_use]
     pub fn with_development_root(mut self, der: &[u8]) -> Self {
-        self.development_root = Some(der.to_vec());
+        self.terms.development_root = Some(der.to_vec());
         self
     }
 
     /// Accepts something weaker than it should be; every verdict says so.
     #[must_use]
     pub fn with_relaxation(mut self, relaxation: Relaxation) -> Self {
-        self.relaxations.push(relaxation);
+        self.terms.relaxations.push(relaxation);
         self
     }
 
     /// Accepts only these chips.
     #[must_use]
     pub fn with_chips(mut self, chips: NonEmpty<ChipId>) -> Self {
-        self.chips = Some(chips);
+        self.terms.chips = Some(chips);
         self
     }
 
     /// Accepts ID blocks whose keys have these digests.
     #[must_use]
     pub fn with_id_keys(mut self, digests: Vec<Digest>) -> Self {
-        self.id_keys = digests;
+        self.terms.id_keys = digests;
         self
     }
 
     /// Sets the minimum TCB of a product, in place of the built-in one.
     #[must_use]
     pub fn with_minimum_tcb(mut self, product: Product, minimum: Tcb) -> Self {
-        self.minimum_tcb.insert(product, minimum);
+        self.terms.minimum_tcb.insert(product, minimum);
         self
     }
 
     /// Adds a certificate in DER for hosts that give none.
     #[must_use]
     pub fn with_certificate(mut self, der: &[u8]) -> Self {
-        self.certificates.push(der.to_vec());
+        self.terms.certificates.push(der.to_vec());
         self
     }
 
     /// Adds a revocation list in DER.
     pub fn with_revocation_list(mut self, der: &[u8]) -> Result<Self, VerifyError> {
-        self.revocation_lists.push(RevocationList::parse(der)?);
+        self.terms.revocation_lists.push(RevocationList::parse(der)?);
         Ok(self)
     }
 
     /// The images that are accepted.
     pub fn images(&self) -> &[Image] {
         &self.images
+    }
+
+    /// The images that are accepted; at least one.
+    pub const fn accepted(&self) -> &NonEmpty<Image> {
+        &self.images
+    }
+
+    /// The same terms, for images that are found out later.
+    pub fn terms(&self) -> &Terms {
+        &self.terms
     }
 
     pub(super) fn relaxes(&self, relaxation: Relaxation) -> bool {

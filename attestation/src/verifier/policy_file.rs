@@ -20,10 +20,11 @@
 //!
 //! # What is accepted although it is weaker than it should be; each is printed with every verdict. One or more of
 //! # "milan", "vlek", "smt", "several-sockets", "cxl", "aes-128", "rapl", "visible-ciphertext", "unchecked-aliases",
-//! # "old-firmware", "host-data".
+//! # "old-firmware", "host-data", "pinned-image".
 //! # relax = ["rapl"]
 //!
-//! # Images that are accepted; at least one. `cloister-image build` prints these values into `digests.json`.
+//! # Images that are accepted whether or not a log knows them, for tests: needs the relaxation "pinned-image". Others
+//! # are accepted by their proof, see the client's policy. `cloister-image build` prints these values into `digests.json`.
 //! [[image]]
 //! name = "cloister"
 //! version = "0.1.0"
@@ -42,7 +43,7 @@
 //! ```
 
 use super::{
-    ChipId, Digest, Image, NonEmpty, Policy, Relaxation, certificate::Certificate, error::Role,
+    ChipId, Digest, Image, NonEmpty, Policy, Relaxation, Terms, certificate::Certificate, error::Role,
     revocation::RevocationList,
 };
 use crate::report::{Product, Tcb};
@@ -92,7 +93,7 @@ impl From<MinimumTcb> for Tcb {
 }
 
 /// The policy file, as it is written.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PolicyFile {
     /// Root certificate of an SNP model's chain.
@@ -113,9 +114,9 @@ pub struct PolicyFile {
     /// What is accepted although it is weaker than it should be.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub relax: Vec<Relaxation>,
-    /// Images that are accepted.
-    #[serde(rename = "image")]
-    pub images: NonEmpty<Image>,
+    /// Images that are accepted without a log; needs [`Relaxation::PinnedImage`].
+    #[serde(rename = "image", default, skip_serializing_if = "Vec::is_empty")]
+    pub images: Vec<Image>,
     /// Minimum TCB of products, in place of the built-in ones.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub minimum_tcb: BTreeMap<ProductKey, MinimumTcb>,
@@ -136,6 +137,15 @@ pub enum PolicyError {
     /// The text is not a policy.
     #[error("the policy is not as it must be: {0}")]
     Format(#[from] toml::de::Error),
+    /// It lists images without saying that it does without a log.
+    #[error(
+        "the policy pins images by their digests; add the relaxation \"pinned-image\" to accept that nobody else watches \
+         them, or have them proven by a log (`[log]`)"
+    )]
+    Pinned,
+    /// It accepts no image.
+    #[error("the policy accepts no image: it has neither a `[log]` nor an `[[image]]`")]
+    NoImage,
     /// A certificate or revocation list that it names is not one.
     #[error("{path}, which the policy names, is not {expected} in PEM or DER: {problem}")]
     Collateral {
@@ -149,18 +159,9 @@ pub enum PolicyError {
 }
 
 impl PolicyFile {
-    /// Accepts these images on real hardware, and nothing weaker than it should be.
-    pub fn new(images: NonEmpty<Image>) -> Self {
-        Self {
-            development_root: None,
-            chips: None,
-            id_keys: Vec::new(),
-            certificates: Vec::new(),
-            revocation_lists: Vec::new(),
-            relax: Vec::new(),
-            images,
-            minimum_tcb: BTreeMap::new(),
-        }
+    /// Accepts these images, which no log has to know, on real hardware, and nothing else weaker than it should be.
+    pub fn pinning(images: NonEmpty<Image>) -> Self {
+        Self { images: images.into(), relax: vec![Relaxation::PinnedImage], ..Self::default() }
     }
 
     /// Reads the file's text.
@@ -173,9 +174,23 @@ impl PolicyFile {
         toml::to_string_pretty(self)
     }
 
-    /// Loads the files that it names, relative to `folder`.
-    pub fn load(self, folder: &Path) -> Result<Policy, PolicyError> {
-        let mut policy = Policy::accepting(self.images);
+    /// Loads the files that it names, relative to `folder`, and accepts the images that it lists.
+    pub fn load(mut self, folder: &Path) -> Result<Policy, PolicyError> {
+        let images =
+            NonEmpty::try_from(std::mem::take(&mut self.images)).map_err(|_| PolicyError::NoImage)?;
+        if !self.relax.contains(&Relaxation::PinnedImage) {
+            return Err(PolicyError::Pinned);
+        }
+        Ok(self.terms(folder)?.accepting(images))
+    }
+
+    /// Loads the files that it names, relative to `folder`; which images are accepted is for a log to say, so it must
+    /// list none.
+    pub fn terms(self, folder: &Path) -> Result<Terms, PolicyError> {
+        if !self.images.is_empty() {
+            return Err(PolicyError::Pinned);
+        }
+        let mut policy = Terms::default();
         policy.chips = self.chips;
         policy.id_keys = self.id_keys;
         policy.relaxations = self.relax;

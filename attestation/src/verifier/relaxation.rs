@@ -30,11 +30,13 @@ pub enum Relaxation {
     OldFirmware,
     /// Data that the host attached at launch.
     HostData,
+    /// Images that the policy lists itself: no log has to know them.
+    PinnedImage,
 }
 
 impl Relaxation {
     /// Every relaxation there is.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Milan,
         Self::Vlek,
         Self::Smt,
@@ -46,6 +48,7 @@ impl Relaxation {
         Self::UncheckedAliases,
         Self::OldFirmware,
         Self::HostData,
+        Self::PinnedImage,
     ];
 
     /// Its name in the policy file.
@@ -62,6 +65,7 @@ impl Relaxation {
             Self::UncheckedAliases => "unchecked-aliases",
             Self::OldFirmware => "old-firmware",
             Self::HostData => "host-data",
+            Self::PinnedImage => "pinned-image",
         }
     }
 }

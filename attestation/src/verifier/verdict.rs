@@ -8,6 +8,8 @@ use std::fmt;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Check {
+    /// The image is in a log that witnesses watch, recent enough, and not revoked.
+    Log,
     /// The TLS certificate is signed by its own key and valid now.
     Certificate,
     /// Chain from the chip's key to the root: signatures, names, dates.
@@ -35,6 +37,7 @@ pub enum Check {
 impl fmt::Display for Check {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::Log => "transparency log",
             Self::Certificate => "TLS certificate",
             Self::Chain => "certificate chain",
             Self::Revocation => "revocation",

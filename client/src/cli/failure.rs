@@ -27,6 +27,14 @@ pub enum Failure {
     /// The policy, or what it is made from, cannot be used.
     #[error(transparent)]
     Policy(#[from] PolicyError),
+    /// The proof cannot be read.
+    #[error("cannot read {path}: {source}")]
+    ProofFile {
+        /// The file.
+        path: String,
+        /// The system's reason.
+        source: io::Error,
+    },
     /// The session.
     #[error(transparent)]
     Session(#[from] SessionError),
@@ -43,10 +51,10 @@ impl Failure {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::ChatFile { .. } | Self::Chat { .. } => 3,
-            Self::Policy(_) => 4,
+            Self::Policy(_) | Self::ProofFile { .. } => 4,
             Self::Session(error) => match error {
                 SessionError::Connect { .. } | SessionError::Handshake { .. } => 5,
-                SessionError::Evidence(_) => 6,
+                SessionError::Evidence(_) | SessionError::Proof(_) => 6,
                 SessionError::Refused { .. } => 7,
                 SessionError::Broken | SessionError::Silent(_) | SessionError::Malformed => 8,
                 SessionError::Random => 9,

@@ -17,7 +17,8 @@ const EXAMPLES: &str = "\
 Examples:
   cloister summarize 'WhatsApp Chat with Family.txt' --last 20 --server guest.example:443 --policy policy.toml
   cloister verify --server guest.example:443 --policy policy.toml --json
-  cloister policy --digests digests.json --out policy.toml
+  cloister verify --server guest.example:443 --policy policy.toml --proof cloister.tlog-proof
+  cloister policy --log trust.toml --out policy.toml
 
 Exit codes: 0 done, 2 wrong arguments, 3 the chat cannot be read, 4 the policy cannot be used, 5 no connection,
 6 evidence rejected (nothing was sent), 7 refused by the guest, 8 the answer broke off, 9 the device's own failure.";
@@ -50,11 +51,14 @@ enum Command {
         #[command(flatten)]
         server: Server,
     },
-    /// Writes a policy that accepts the image of a `digests.json` and nothing else.
+    /// Writes a policy that accepts the images that a log proves, or pins one image for tests.
     Policy {
-        /// What `cloister-image build` wrote beside the image.
+        /// File with a `[log]` section, as `cloister-log trust` prints it.
+        #[arg(long, required_unless_present = "digests", conflicts_with = "digests")]
+        log: Option<PathBuf>,
+        /// Pin the image of this `digests.json`, whether or not a log knows it. For tests: every screen says so.
         #[arg(long)]
-        digests: PathBuf,
+        digests: Option<PathBuf>,
         /// PEM file of the root of an SNP model. Sessions that it vouches for protect nothing.
         #[arg(long)]
         development_root: Option<PathBuf>,
@@ -72,6 +76,9 @@ struct Server {
     /// What evidence to accept; see `cloister policy`.
     #[arg(long)]
     policy: PathBuf,
+    /// The log's proof for the image, in place of one that the host attached to the evidence.
+    #[arg(long, value_name = "FILE")]
+    proof: Option<PathBuf>,
     /// Print one JSON object instead of text.
     #[arg(long)]
     json: bool,
@@ -89,8 +96,13 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
             wait_for(summarize(request, server))
         }
         Command::Verify { server } => wait_for(verify(server)),
-        Command::Policy { digests, development_root, out } => {
-            Ok(policy::write(&digests, development_root.as_deref(), &out)?)
+        Command::Policy { log, digests, development_root, out } => {
+            let root = development_root.as_deref();
+            match (log, digests) {
+                (Some(log), _) => policy::write_logged(&log, root, &out)?,
+                (None, digests) => policy::write_pinned(&digests.unwrap_or_default(), root, &out)?,
+            }
+            Ok(())
         }
     }
 }
@@ -125,9 +137,14 @@ fn request(
 }
 
 async fn connect(server: &Server, progress: &show::Progress) -> Result<Session, Failure> {
-    let policy = Arc::new(policy::load(&server.policy)?);
+    let mut policy = policy::load(&server.policy)?;
+    if let Some(path) = &server.proof {
+        let proof = std::fs::read(path)
+            .map_err(|source| Failure::ProofFile { path: path.display().to_string(), source })?;
+        policy = policy.with_proof(proof);
+    }
     let patience = Duration::from_secs(server.timeout);
-    Ok(Session::connect(&server.server, policy, patience, |step| progress.step(step)).await?)
+    Ok(Session::connect(&server.server, Arc::new(policy), patience, |step| progress.step(step)).await?)
 }
 
 async fn summarize(request: SummarizeRequest, server: Server) -> Result<(), Failure> {

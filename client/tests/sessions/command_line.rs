@@ -246,7 +246,13 @@ fn a_policy_that_cannot_be_used_is_4() {
     verify(&folder.path("none.toml")).failed(4, "none.toml");
     let policy = fs::read_to_string(&folder.policy).expect("the policy");
     let misspelt = format!("developement_root = \"root.pem\"\n{policy}");
-    for bad in ["", "image = []", &policy.replace("root.pem", "policy.toml"), &misspelt] {
+    for bad in [
+        "",
+        "image = []",
+        "relax = [\"pinned-image\"]",
+        &policy.replace("root.pem", "policy.toml"),
+        &misspelt,
+    ] {
         fs::write(folder.path("bad.toml"), bad).expect("the policy is written");
         verify(&folder.path("bad.toml")).failed(4, "bad.toml");
     }

@@ -21,7 +21,7 @@ fn honest() -> Guest {
 async fn an_honest_guest_gives_a_session_a_summary_and_a_verdict() {
     let guest = honest();
     let mut steps = Vec::new();
-    let policy = Arc::new(amd_sp::policy());
+    let policy = Arc::new(amd_sp::policy().into());
     let server = guest.address.to_string();
     let session = Session::connect(&server, policy, PATIENCE, |step| steps.push(step)).await;
     let mut session = session.expect("an attested session");
@@ -124,7 +124,7 @@ async fn an_image_that_the_policy_does_not_list_is_rejected() {
 #[tokio::test]
 async fn b10_a_model_is_rejected_if_the_policy_names_no_development_root() {
     let guest = honest();
-    let policy = Arc::new(amd_sp::policy_without_development_root());
+    let policy = Arc::new(amd_sp::policy_without_development_root().into());
     let session = Session::connect(&guest.address.to_string(), policy, PATIENCE, |_| ()).await;
     let rejected = error(session);
     assert!(matches!(rejected, SessionError::Evidence(VerifyError::DevelopmentRootNotGiven)), "{rejected:?}");

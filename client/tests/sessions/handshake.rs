@@ -19,7 +19,7 @@ async fn fails_in_the_handshake(server: &Server) {
 
 /// A session that is given up soon.
 async fn impatient(server: SocketAddr) -> Result<Session, SessionError> {
-    let policy = Arc::new(amd_sp::policy());
+    let policy = Arc::new(amd_sp::policy().into());
     Session::connect(&server.to_string(), policy, Duration::from_millis(500), |_| ()).await
 }
 

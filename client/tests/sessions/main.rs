@@ -3,5 +3,6 @@ mod command_line;
 mod evidence;
 mod guest;
 mod handshake;
+mod log;
 mod stream;
 mod support;

@@ -14,7 +14,7 @@ async fn answer(
     script: impl Fn(&mut Connection) + Send + Sync + 'static,
 ) -> (String, Result<Done, SessionError>) {
     let server = Server::attested(script);
-    let policy = Arc::new(amd_sp::policy());
+    let policy = Arc::new(amd_sp::policy().into());
     let session = Session::connect(&server.address.to_string(), policy, patience, |_| ()).await;
     let mut session = session.expect("an attested session");
     let mut text = String::new();

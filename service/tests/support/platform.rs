@@ -79,7 +79,7 @@ pub fn policy(manifest: &Manifest) -> Policy {
 
 /// The same as a file; `root` is the path of the development root.
 pub fn policy_toml(manifest: &Manifest, root: &str) -> String {
-    let mut file = PolicyFile::new(NonEmpty::from(image(manifest)));
+    let mut file = PolicyFile::pinning(NonEmpty::from(image(manifest)));
     file.development_root = Some(root.into());
     file.to_toml().expect("a policy can be written")
 }

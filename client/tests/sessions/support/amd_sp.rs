@@ -59,7 +59,7 @@ pub fn policy_without_development_root() -> Policy {
 /// Writes [`policy`] to a folder; gives the file's path.
 pub fn write_policy(folder: &Path) -> String {
     std::fs::write(folder.join("root.pem"), CHAIN.ark_pem().expect("PEM")).expect("the root is written");
-    let mut file = PolicyFile::new(image());
+    let mut file = PolicyFile::pinning(image());
     file.development_root = Some("root.pem".into());
     let path = folder.join("policy.toml");
     std::fs::write(&path, file.to_toml().expect("TOML")).expect("the policy is written");

@@ -17,7 +17,7 @@ pub const CANARY: &str = "the heron lands at dusk";
 
 /// Connects as a client that trusts the test's image on its development chain.
 pub async fn connect(server: SocketAddr) -> Result<Session, SessionError> {
-    let policy = Arc::new(amd_sp::policy());
+    let policy = Arc::new(amd_sp::policy().into());
     Session::connect(&server.to_string(), policy, PATIENCE, |_| ()).await
 }
 

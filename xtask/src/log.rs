@@ -1,0 +1,120 @@
+//! A transparency log with a witness on this machine, made and used as operators do.
+
+use crate::build::{program, root, run};
+use crate::guest::free_port;
+use anyhow::{Context, Result, ensure};
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+/// The log's origin.
+const ORIGIN: &str = "cloister.localhost/log";
+
+/// A new log in a folder, and its witness, which ends with this value.
+pub struct Log {
+    folder: PathBuf,
+    witness: Child,
+}
+
+impl Log {
+    /// Makes a log and starts its witness. What was in the folder is removed: a log's keys are new each time, so that no
+    /// proof of an earlier run is good for this one.
+    pub fn start(folder: &Path) -> Result<Self> {
+        if folder.exists() {
+            fs::remove_dir_all(folder).with_context(|| format!("cannot remove {}", folder.display()))?;
+        }
+        let address = format!("127.0.0.1:{}", free_port()?);
+        let witness = folder.join("witness");
+        let url = format!("http://{address}");
+        let quiet = |command: &mut Command| run(command.stdout(Stdio::null()));
+        quiet(
+            Command::new(program("cloister-witness")?)
+                .args(["init", "--name", "cloister.localhost/witness", "--url", &url, "--folder"])
+                .arg(&witness),
+        )?;
+        quiet(
+            Command::new(program("cloister-log")?)
+                .args(["init", "--origin", ORIGIN, "--threshold", "1", "--witness"])
+                .arg(witness.join("public.toml"))
+                .arg("--folder")
+                .arg(folder.join("log")),
+        )?;
+        quiet(
+            Command::new(program("cloister-witness")?)
+                .arg("add-log")
+                .arg("--config")
+                .arg(witness.join("witness.toml"))
+                .arg("--log")
+                .arg(folder.join("log/public.toml")),
+        )?;
+        let mut child = Command::new(program("cloister-witness")?)
+            .args(["serve", "--listen", &address, "--config"])
+            .arg(witness.join("witness.toml"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("cannot start cloister-witness")?;
+        let mut line = String::new();
+        if let Some(stdout) = child.stdout.take() {
+            BufReader::new(stdout).read_line(&mut line)?;
+        }
+        let log = Self { folder: folder.into(), witness: child };
+        ensure!(line.starts_with("listening on"), "the witness does not listen on {address}");
+        Ok(log)
+    }
+
+    /// `log.toml`.
+    pub fn config(&self) -> PathBuf {
+        self.folder.join("log/log.toml")
+    }
+
+    /// Runs `cloister-log` on this log to its end.
+    pub fn command(&self, words: &[&str]) -> Result<Command> {
+        let mut command = Command::new(program("cloister-log")?);
+        let (name, rest) = words.split_first().context("a subcommand")?;
+        command.arg(name).arg("--config").arg(self.config()).args(rest);
+        Ok(command)
+    }
+
+    /// Appends the image that was built into `image`, and gives the file of its proof.
+    pub fn publish(&self, image: &Path) -> Result<PathBuf> {
+        let path =
+            |path: PathBuf| path.into_os_string().into_string().map_err(|_| anyhow::anyhow!("not UTF-8"));
+        let (digests, rom) = (path(image.join("digests.json"))?, path(image.join("cloister.rom"))?);
+        let commit = commit()?;
+        let words = ["append", "--digests", &digests, "--file", &rom, "--commit", &commit];
+        run(self.command(&words)?.stdout(Stdio::null()))?;
+        let proof = self.folder.join("cloister.tlog-proof");
+        let words = ["prove", "--name", "cloister", "--out"];
+        run(self.command(&words)?.arg(&proof))?;
+        Ok(proof)
+    }
+
+    /// Writes a client's policy that accepts what this log proves, with versions from `minimum` on.
+    pub fn policy(&self, minimum: &str, development_root: &Path) -> Result<PathBuf> {
+        let (trust, out) = (self.folder.join("trust.toml"), self.folder.join("policy.toml"));
+        let accept = format!("cloister/guest/{minimum}");
+        run(self.command(&["trust", "--accept", &accept])?.stdout(File::create(&trust)?))?;
+        let mut command = Command::new(program("cloister")?);
+        command.arg("policy").arg("--log").arg(trust).arg("--development-root").arg(development_root);
+        run(command.arg("--out").arg(&out))?;
+        Ok(out)
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        let _ = self.witness.kill();
+        let _ = self.witness.wait();
+    }
+}
+
+/// The commit of the checkout; zeros where there is none, as in a source archive.
+fn commit() -> Result<String> {
+    let output = Command::new("git").args(["rev-parse", "HEAD"]).current_dir(root()).output();
+    Ok(match output {
+        Ok(output) if output.status.success() => String::from_utf8(output.stdout)?.trim().into(),
+        _ => "0".repeat(40),
+    })
+}
