@@ -6,6 +6,7 @@
 
 mod engine;
 mod image;
+mod log;
 mod report;
 
 use crate::{build, setup};
@@ -72,7 +73,7 @@ pub struct Subject {
 }
 
 /// All subjects, in the order in which they run.
-pub const SUBJECTS: &[Subject] = &[image::SUBJECT, engine::SUBJECT];
+pub const SUBJECTS: &[Subject] = &[image::SUBJECT, engine::SUBJECT, log::SUBJECT];
 
 /// What to measure, and how to show it.
 #[derive(Debug, clap::Args)]

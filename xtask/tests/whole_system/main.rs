@@ -5,6 +5,7 @@ mod bad_input;
 mod digests;
 mod fixture;
 mod hostile;
+mod log;
 mod main_job;
 mod memory;
 mod qmp;
