@@ -39,6 +39,12 @@ fn read<T: for<'de> Deserialize<'de>>(folder: &Path) -> Vec<(PathBuf, T)> {
     found
 }
 
+/// A root as the vectors write it. Some are words in place of hashes where only equality counts; a hash stands in for them.
+fn root(text: &Option<String>) -> Hash {
+    let bytes = STANDARD.decode(text.as_deref().unwrap_or_default()).unwrap();
+    bytes.as_slice().try_into().unwrap_or_else(|_| leaf_hash(&bytes))
+}
+
 /// A hash as the vectors write it; `None` for one of another length, which no caller here could even pass.
 fn hash(text: &Option<String>) -> Option<Hash> {
     STANDARD.decode(text.as_deref().unwrap_or_default()).unwrap().try_into().ok()
@@ -92,13 +98,9 @@ fn all_consistency_vectors_of_transparency_dev_merkle() {
     let vectors = read::<Consistency>(&vectors().join("consistency"));
     assert!(vectors.len() >= 97, "{}", vectors.len());
     for (path, v) in &vectors {
-        let parsed = (hash(&v.root1), hashes(&v.proof), hash(&v.root2));
-        let good = match parsed {
-            (Some(old), Some(proof), Some(new)) => {
-                verify_consistency((v.size1, &old), (v.size2, &new), &proof).is_ok()
-            }
-            _ => false,
-        };
+        let (old, new) = (root(&v.root1), root(&v.root2));
+        let good = hashes(&v.proof)
+            .is_some_and(|proof| verify_consistency((v.size1, &old), (v.size2, &new), &proof).is_ok());
         assert_eq!(good, !v.want_err, "{}", path.display());
     }
     assert!(vectors.iter().any(|(_, v)| !v.want_err));

@@ -190,11 +190,13 @@ impl PolicyFile {
         if !self.images.is_empty() {
             return Err(PolicyError::Pinned);
         }
-        let mut policy = Terms::default();
-        policy.chips = self.chips;
-        policy.id_keys = self.id_keys;
-        policy.relaxations = self.relax;
-        policy.minimum_tcb = self.minimum_tcb.into_iter().map(|(key, m)| (key.0, m.into())).collect();
+        let mut policy = Terms {
+            chips: self.chips,
+            id_keys: self.id_keys,
+            relaxations: self.relax,
+            minimum_tcb: self.minimum_tcb.into_iter().map(|(key, m)| (key.0, m.into())).collect(),
+            ..Terms::default()
+        };
         for path in &self.certificates {
             policy.certificates.extend(certificates(&folder.join(path))?);
         }

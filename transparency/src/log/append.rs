@@ -2,7 +2,7 @@
 
 use super::config::Config;
 use super::reader::{ReadError, Reader};
-use super::store::{Seen, Store, StoreError};
+use super::store::{Lock, Seen, Store, StoreError};
 use crate::checkpoint::{Checkpoint, CheckpointError, SignedCheckpoint};
 use crate::entry::{Entry, EntryError, Kind, Revocations, Revoked, Subject, Version};
 use crate::key::{CryptoFailed, SignerKey};
@@ -12,7 +12,6 @@ use crate::tree::Edge;
 use crate::verify::CLOCK_SKEW;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::fs::File;
 
 /// The last signed checkpoint and what the next entries must follow. Not part of what is served.
 const STATE: &str = "state/signed.json";
@@ -107,7 +106,7 @@ pub struct Signed {
 pub struct Writer {
     pub(super) store: Store,
     pub(super) config: Config,
-    _lock: Option<File>,
+    _lock: Option<Lock>,
     seen: Seen,
     pub(super) signed: SignedCheckpoint,
     latest: BTreeMap<String, Latest>,

@@ -44,6 +44,29 @@ pub enum StoreError {
     AnotherWriter,
 }
 
+/// A folder that is this program's alone. The system gives it back when the program ends, however it ends.
+#[derive(Debug)]
+pub struct Lock(File);
+
+impl Lock {
+    /// Takes a folder; `None` if another program has it.
+    pub fn take(folder: &Path) -> std::io::Result<Option<Self>> {
+        let file = File::options().create(true).append(true).open(folder.join(LOCK))?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(Self(file))),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(error),
+        }
+    }
+}
+
+impl Drop for Lock {
+    /// Closing would do, were it not for children of this process that have not yet become another program.
+    fn drop(&mut self) {
+        let _ = self.0.unlock();
+    }
+}
+
 /// A log's files.
 #[derive(Clone, Debug)]
 pub struct Store {
@@ -78,19 +101,16 @@ impl Store {
         Self { objects, folder: None }
     }
 
-    /// Keeps other writers of this machine out, as long as the returned file lives. An object store has no locks; there
+    /// Keeps other writers of this machine out, as long as the returned lock lives. An object store has no locks; there
     /// [`Store::replace`] keeps them out.
-    pub fn lock(&self) -> Result<Option<File>, StoreError> {
+    pub fn lock(&self) -> Result<Option<Lock>, StoreError> {
         let Some(folder) = &self.folder else { return Ok(None) };
-        let failed = |error: std::io::Error| StoreError::Open {
-            place: folder.display().to_string(),
-            problem: error.to_string(),
-        };
-        let file = File::options().create(true).append(true).open(folder.join(LOCK)).map_err(failed)?;
-        match file.try_lock() {
-            Ok(()) => Ok(Some(file)),
-            Err(TryLockError::WouldBlock) => Err(StoreError::AnotherWriter),
-            Err(TryLockError::Error(error)) => Err(failed(error)),
+        match Lock::take(folder) {
+            Ok(Some(lock)) => Ok(Some(lock)),
+            Ok(None) => Err(StoreError::AnotherWriter),
+            Err(error) => {
+                Err(StoreError::Open { place: folder.display().to_string(), problem: error.to_string() })
+            }
         }
     }
 

@@ -8,11 +8,12 @@ use super::request::Request;
 use crate::checkpoint::{CheckpointError, SignedBy, SignedCheckpoint};
 use crate::key::{Algorithm, CryptoFailed, SignerKey, VerifierKey};
 use crate::log::config::{ConfigError, read_key};
+use crate::log::store::Lock;
 use crate::merkle::verify_consistency;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -102,7 +103,7 @@ pub struct Witness {
     state: PathBuf,
     /// Held while a checkpoint is compared, signed and remembered.
     signing: Mutex<()>,
-    _lock: File,
+    _lock: Lock,
 }
 
 impl Witness {
@@ -128,12 +129,8 @@ impl Witness {
         }
         let failed = |source| WitnessStateError::File { path: state.into(), source };
         fs::create_dir_all(state).map_err(failed)?;
-        let lock = File::options().create(true).append(true).open(state.join(".lock")).map_err(failed)?;
-        match lock.try_lock() {
-            Ok(()) => (),
-            Err(TryLockError::WouldBlock) => return Err(WitnessStateError::Running(state.into())),
-            Err(TryLockError::Error(source)) => return Err(failed(source)),
-        }
+        let lock = Lock::take(state).map_err(failed)?;
+        let lock = lock.ok_or_else(|| WitnessStateError::Running(state.into()))?;
         let logs = logs.into_iter().map(|log| (log.origin, log.keys)).collect();
         Ok(Self { keys, logs, state: state.into(), signing: Mutex::new(()), _lock: lock })
     }

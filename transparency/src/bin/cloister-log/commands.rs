@@ -78,7 +78,10 @@ pub async fn run(command: Command) -> Result<(), Failure> {
             match out {
                 Some(out) => fs::write(&out, proof).map_err(|source| Failure::File { path: out, source }),
                 None if publish => Ok(()),
-                None => Ok(print!("{proof}")),
+                None => {
+                    print!("{proof}");
+                    Ok(())
+                }
             }
         }
         Command::Verify { trust, kind, proof } => check(&trust, kind, &proof),
