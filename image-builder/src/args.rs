@@ -20,7 +20,9 @@ const EXIT_CODES: &str = "Exit codes:
   4  the manifest is unusable
   5  the weights are missing or not a usable GGUF file
   6  the kernel or the image file is not one
-  7  a file could not be read or written";
+  7  a file could not be read or written
+  8  the image is outside its budget
+  9  the rebuilt image and the published one differ";
 
 /// What to do.
 #[derive(Debug, Subcommand)]
@@ -31,6 +33,14 @@ pub enum Command {
     Digest(Digest),
     /// Show what an image holds: name, model, memory at launch, digests.
     Inspect(Inspect),
+    /// Rebuild an image from its source in a clean folder and compare it with the published one.
+    Audit(Audit),
+    /// Report what the image is made of: crates, licences, lines, `unsafe` blocks, bytes.
+    Tcb(Tcb),
+    /// Write the image's bill of materials (CycloneDX 1.6, JSON).
+    Sbom(Sbom),
+    /// Write the image's provenance (in-toto Statement v1 with SLSA v1, JSON).
+    Provenance(Provenance),
 }
 
 /// Build the kernel and write the image.
@@ -78,4 +88,90 @@ pub struct Inspect {
     /// The image: a ROM or an IGVM file.
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
+}
+
+/// Rebuild an image and compare it.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  cloister-image audit published.rom --commit v0.1.0
+  cloister-image audit published.rom --archive cloister-0.1.0.tar.gz --vendor vendor
+  cloister-image audit digests.json --folder . --json
+
+Prints `identical` and ends with 0, or says where the two differ and ends with 9. The build runs code from the source.")]
+#[command(group(clap::ArgGroup::new("origin").required(true)))]
+pub struct Audit {
+    /// What was published: `cloister.rom`, or its `digests.json` where the image itself is not at hand.
+    #[arg(value_name = "FILE")]
+    pub published: PathBuf,
+    /// Build this commit or tag of the repository.
+    #[arg(long, value_name = "REVISION", group = "origin")]
+    pub commit: Option<String>,
+    /// The repository of the commit.
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    pub repository: PathBuf,
+    /// Build the source in this tar archive.
+    #[arg(long, value_name = "FILE", group = "origin")]
+    pub archive: Option<PathBuf>,
+    /// Build the source in this folder, as it is.
+    #[arg(long, value_name = "DIR", group = "origin")]
+    pub folder: Option<PathBuf>,
+    /// Take all crates from this folder, made by `cargo vendor --locked DIR`, and nothing from the network.
+    #[arg(long, value_name = "DIR")]
+    pub vendor: Option<PathBuf>,
+    /// Build in this folder, which must not exist, and keep it; the default is a temporary one.
+    #[arg(long, value_name = "DIR")]
+    pub work: Option<PathBuf>,
+    /// Manifest to build with, relative to the source; the default is models/manifest.toml.
+    #[arg(long, value_name = "FILE")]
+    pub manifest: Option<PathBuf>,
+    /// Print the comparison as JSON and nothing else.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Report what the image is made of.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  cloister-image tcb
+  cloister-image tcb --json > tcb.json
+  cloister-image tcb --check")]
+pub struct Tcb {
+    /// Print the whole report as JSON and nothing else.
+    #[arg(long)]
+    pub json: bool,
+    /// Fail unless the totals fit the checkout's budget (image-builder/budget.toml).
+    #[arg(long)]
+    pub check: bool,
+}
+
+/// Write the image's bill of materials.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:
+  cloister-image sbom --out out/cloister.cdx.json")]
+pub struct Sbom {
+    /// Write it to this file; the default is standard output.
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+}
+
+/// Write the image's provenance.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:
+  cloister-image provenance out/cloister.rom out/digests.json --builder https://builder.example/a \\
+      --repository git+https://git.example/cloister --out out/cloister.provenance.json
+
+The commit is the checkout's; a checkout with changes that are not committed has no provenance.")]
+pub struct Provenance {
+    /// The files that were built.
+    #[arg(value_name = "FILE", required = true)]
+    pub files: Vec<PathBuf>,
+    /// Where the source is published.
+    #[arg(long, value_name = "URI")]
+    pub repository: String,
+    /// Who vouches for the build.
+    #[arg(long, value_name = "URI")]
+    pub builder: String,
+    /// Write it to this file; the default is standard output.
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
 }

@@ -1,10 +1,12 @@
 //! What can go wrong, and the exit code for each class.
 
+use image_builder::audit::AuditError;
 use image_builder::container::ContainerError;
 use image_builder::freestanding::BuildError;
 use image_builder::igvm;
 use image_builder::rom::RomError;
 use image_builder::source::SourceError;
+use image_builder::tcb::{BudgetError, TcbError};
 use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -35,6 +37,28 @@ pub enum Failure {
         /// Why.
         source: ContainerError,
     },
+    /// The image could not be rebuilt.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
+    /// The rebuilt image is another one.
+    #[error(
+        "the rebuilt image differs from {0}; if the source is the right one, do not trust the published image"
+    )]
+    Different(PathBuf),
+    /// The TCB report cannot be made.
+    #[error(transparent)]
+    Tcb(#[from] TcbError),
+    /// The image is outside its budget.
+    #[error(transparent)]
+    Budget(#[from] BudgetError),
+    /// The source has changes that no commit holds.
+    #[error(
+        "the checkout has changes that are not committed (or git cannot say): {0}; commit them, and build again"
+    )]
+    NotCommitted(String),
+    /// The rebuilt ROM is not the one that a statement was asked for.
+    #[error("{0} is not what this checkout builds; build it again with `cloister-image build`")]
+    NotBuiltHere(PathBuf),
     /// A file cannot be read.
     #[error("{path} cannot be read: {source}; check the path")]
     Read {
@@ -63,6 +87,16 @@ impl Failure {
             Self::Source(_) => 4,
             Self::Rom(RomError::Manifest(_)) | Self::Igvm(igvm::BuildError::Manifest(_)) => 4,
             Self::Rom(_) | Self::Igvm(_) | Self::Image { .. } => 6,
+            Self::Tcb(TcbError::Source(_)) => 4,
+            Self::Tcb(TcbError::Rom(_) | TcbError::Kernel(_)) => 6,
+            Self::Tcb(TcbError::Read { .. }) => 7,
+            Self::Tcb(_) => 3,
+            Self::NotCommitted(_) => 4,
+            Self::NotBuiltHere(_) => 9,
+            Self::Budget(_) => 8,
+            Self::Different(_) => 9,
+            Self::Audit(AuditError::File { .. } | AuditError::NotClean(_) | AuditError::NoVendor(_)) => 7,
+            Self::Audit(_) => 3,
             Self::Read { .. } | Self::Write { .. } => 7,
         })
     }

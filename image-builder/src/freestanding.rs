@@ -7,17 +7,17 @@
 use crate::checkout::{Checkout, NotFound};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Deserialize;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, IsTerminal, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
-use std::{env, fs, io};
+use std::{env, fs, io, thread};
 
 /// Its precompiled `core` and `alloc` are used as they are: `x86_64-unknown-none` is a soft-float target, on which the
 /// engine's AVX2 code would silently become calls into soft-float routines.
-const TARGET: &str = "x86_64-unknown-linux-gnu";
+pub(crate) const TARGET: &str = "x86_64-unknown-linux-gnu";
 const PROFILE: &str = "freestanding";
 
 /// A program that runs without an operating system.
@@ -101,6 +101,16 @@ pub fn build(program: Program) -> Result<PathBuf, BuildError> {
 
 /// Builds `program` from `checkout` with all build files in `target`; the path of its ELF.
 pub fn build_in(checkout: &Checkout, program: Program, target: &Path) -> Result<PathBuf, BuildError> {
+    Ok(build_and_tell(checkout, program, target)?.0)
+}
+
+/// As [`build_in`]; also what cargo says about each crate it compiled, one JSON object a line
+/// (The Cargo Book, "External tools", JSON messages).
+pub fn build_and_tell(
+    checkout: &Checkout,
+    program: Program,
+    target: &Path,
+) -> Result<(PathBuf, String), BuildError> {
     let toolchain = Toolchain::of(checkout)?;
     let target = absolute(checkout.root(), target)?;
     let flags = flags(checkout, &toolchain, &target)?;
@@ -110,19 +120,28 @@ pub fn build_in(checkout: &Checkout, program: Program, target: &Path) -> Result<
     cargo.args(["build", "--package", program.package(), "--bin", program.binary()]);
     cargo.args(["--features", "freestanding", "--profile", PROFILE, "--target", TARGET]);
     cargo.arg("--target-dir").arg(&target).args(locked(checkout));
-    run_with_progress(cargo, program)?;
+    cargo.arg("--message-format=json-render-diagnostics");
+    let messages = run_with_progress(cargo, program)?;
 
-    Ok(target.join(TARGET).join(PROFILE).join(program.binary()))
+    Ok((target.join(TARGET).join(PROFILE).join(program.binary()), messages))
 }
 
 /// The compiler that `rust-toolchain.toml` pins.
-struct Toolchain {
+#[derive(Clone, Debug)]
+pub struct Toolchain {
     sysroot: String,
-    commit: String,
+    /// Its version.
+    pub version: String,
+    /// The commit it was built from, in hexadecimal.
+    pub commit: String,
 }
 
 impl Toolchain {
-    fn of(checkout: &Checkout) -> Result<Self, BuildError> {
+    /// Asks the compiler, and holds it to what is pinned.
+    ///
+    /// # Errors
+    /// [`BuildError`], if there is no compiler or another one.
+    pub fn of(checkout: &Checkout) -> Result<Self, BuildError> {
         let version = answer(tool(checkout, "rustc").arg("-vV"), "rustc -vV")?;
         let field = |name: &str| {
             version.lines().find_map(|line| line.strip_prefix(name)).map(str::to_owned).ok_or_else(|| {
@@ -134,7 +153,7 @@ impl Toolchain {
             return Err(BuildError::Toolchain { found, pinned });
         }
         let sysroot = answer(tool(checkout, "rustc").args(["--print", "sysroot"]), "rustc --print sysroot")?;
-        Ok(Self { sysroot: sysroot.trim_end().to_owned(), commit: field("commit-hash: ")? })
+        Ok(Self { sysroot: sysroot.trim_end().to_owned(), version: found, commit: field("commit-hash: ")? })
     }
 }
 
@@ -157,16 +176,17 @@ fn flags(checkout: &Checkout, toolchain: &Toolchain, target: &Path) -> Result<Ve
     let mut remap = |from: &str, to: &str| flags.push(format!("--remap-path-prefix={from}={to}"));
     // The compiler uses the last prefix that matches: folders inside the checkout come after it.
     remap(&text(checkout.root())?, "/src");
-    for folder in dependency_folders(checkout)? {
-        remap(&folder, "/cargo");
+    for (folder, name) in dependency_folders(checkout)? {
+        remap(&folder, &format!("/cargo/{name}"));
     }
     remap(&text(target)?, "/target");
     remap(&format!("{}/lib/rustlib/src/rust", toolchain.sysroot), &format!("/rustc/{}", toolchain.commit));
     Ok(flags)
 }
 
-/// The folders that hold the unpacked dependencies. Their names differ with the registry or mirror that they came from.
-fn dependency_folders(checkout: &Checkout) -> Result<BTreeSet<String>, BuildError> {
+/// The folder of each unpacked dependency, and the name by which the image may know it. Where the folder lies and what it
+/// is called differs between a registry, its mirror and a folder made by `cargo vendor`.
+fn dependency_folders(checkout: &Checkout) -> Result<BTreeMap<String, String>, BuildError> {
     const COMMAND: &str = "cargo metadata";
     #[derive(Deserialize)]
     struct Metadata {
@@ -174,6 +194,8 @@ fn dependency_folders(checkout: &Checkout) -> Result<BTreeSet<String>, BuildErro
     }
     #[derive(Deserialize)]
     struct Package {
+        name: String,
+        version: String,
         source: Option<String>,
         manifest_path: PathBuf,
     }
@@ -183,15 +205,20 @@ fn dependency_folders(checkout: &Checkout) -> Result<BTreeSet<String>, BuildErro
     let metadata: Metadata = serde_json::from_str(&json)
         .map_err(|error| BuildError::Answer { command: COMMAND, detail: error.to_string() })?;
     let outside = metadata.packages.iter().filter(|package| package.source.is_some());
-    outside.filter_map(|package| package.manifest_path.parent()?.parent()).map(text).collect()
+    outside
+        .filter_map(|package| {
+            Some((package.manifest_path.parent()?, format!("{}-{}", package.name, package.version)))
+        })
+        .map(|(folder, name)| Ok((text(folder)?, name)))
+        .collect()
 }
 
-fn locked(checkout: &Checkout) -> &'static [&'static str] {
+pub(crate) fn locked(checkout: &Checkout) -> &'static [&'static str] {
     if checkout.root().join("Cargo.lock").is_file() { &["--locked"] } else { &[] }
 }
 
 /// `cargo` or `rustc` as `rust-toolchain.toml` chooses them, without this user's settings that would change the output.
-fn tool(checkout: &Checkout, name: &'static str) -> Command {
+pub(crate) fn tool(checkout: &Checkout, name: &'static str) -> Command {
     let mut command = Command::new(name);
     command.current_dir(checkout.root());
     for (variable, _) in env::vars_os() {
@@ -214,7 +241,7 @@ fn changes_output(variable: &OsStr) -> bool {
         && (NAMES.contains(&name) || PREFIXES.iter().any(|prefix| name.starts_with(prefix)))
 }
 
-fn answer(command: &mut Command, name: &'static str) -> Result<String, BuildError> {
+pub(crate) fn answer(command: &mut Command, name: &'static str) -> Result<String, BuildError> {
     let tool = if name.starts_with("cargo") { "cargo" } else { "rustc" };
     let output =
         command.stderr(Stdio::piped()).output().map_err(|source| BuildError::Tool { tool, source })?;
@@ -227,15 +254,23 @@ fn answer(command: &mut Command, name: &'static str) -> Result<String, BuildErro
 }
 
 /// On a terminal: one moving line, and cargo's whole output only if it fails. Elsewhere: cargo's own lines.
-fn run_with_progress(mut cargo: Command, program: Program) -> Result<(), BuildError> {
+/// What it returns is cargo's standard output.
+fn run_with_progress(mut cargo: Command, program: Program) -> Result<String, BuildError> {
+    let failed = |source| BuildError::Tool { tool: "cargo", source };
     let quiet = io::stderr().is_terminal();
-    cargo.stdin(Stdio::null()).stdout(Stdio::null());
+    cargo.stdin(Stdio::null()).stdout(Stdio::piped());
     cargo.stderr(if quiet { Stdio::piped() } else { Stdio::inherit() });
-    let mut child = cargo.spawn().map_err(|source| BuildError::Tool { tool: "cargo", source })?;
+    let mut child = cargo.spawn().map_err(failed)?;
+    let stdout = child.stdout.take();
+    let messages = thread::spawn(move || {
+        let mut text = String::new();
+        stdout.map_or(Ok(0), |mut stdout| stdout.read_to_string(&mut text)).map(|_| text)
+    });
     let output = child.stderr.take().map(|stderr| follow(stderr, program)).unwrap_or_default();
-    let status = child.wait().map_err(|source| BuildError::Tool { tool: "cargo", source })?;
+    let status = child.wait().map_err(failed)?;
+    let messages = messages.join().unwrap_or_else(|_| Err(io::ErrorKind::Other.into())).map_err(failed)?;
     if status.success() {
-        Ok(())
+        Ok(messages)
     } else {
         Err(BuildError::Failed { program: program.binary(), status, output })
     }

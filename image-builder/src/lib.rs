@@ -10,6 +10,7 @@
 //! * **Two containers, one kernel** ([`rom`], [`igvm`](mod@igvm)): the same bytes of code and manifest, the same first instruction.
 #![forbid(unsafe_code)]
 
+pub mod audit;
 pub mod checkout;
 pub mod container;
 pub mod cpu;
@@ -24,6 +25,7 @@ pub mod limits;
 pub mod reset;
 pub mod rom;
 pub mod source;
+pub mod tcb;
 pub mod template;
 pub mod tools;
 pub mod vmsa;

@@ -3,10 +3,12 @@
 
 mod args;
 mod failure;
+mod statements;
 
 use args::{Args, Command};
 use clap::Parser;
 use failure::Failure;
+use image_builder::audit::{self, Options, Origin};
 use image_builder::checkout::Checkout;
 use image_builder::container::Container;
 use image_builder::digests::Digests;
@@ -15,6 +17,7 @@ use image_builder::freestanding::{self, Program};
 use image_builder::igvm::Contents;
 use image_builder::layout::PAGE;
 use image_builder::source::Source;
+use image_builder::tcb::{self, Budget};
 use image_builder::{cpu::CpuType, igvm, rom};
 use std::fs;
 use std::path::Path;
@@ -25,6 +28,10 @@ fn main() -> ExitCode {
         Command::Build(options) => build(&options),
         Command::Digest(options) => digest(&options),
         Command::Inspect(options) => inspect(&options),
+        Command::Audit(options) => audit_image(&options),
+        Command::Tcb(options) => report_tcb(&options),
+        Command::Sbom(options) => statements::sbom(&options),
+        Command::Provenance(options) => statements::provenance(&options),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -144,6 +151,73 @@ fn runs(pages: &[igvm::Page]) -> Vec<(u64, u64, &'static str)> {
         }
     }
     runs
+}
+
+fn audit_image(options: &args::Audit) -> Result<(), Failure> {
+    let published = read(&options.published)?;
+    let origin = match (&options.commit, &options.archive, &options.folder) {
+        (Some(revision), ..) => {
+            Origin::Commit { repository: options.repository.clone(), revision: revision.clone() }
+        }
+        (_, Some(archive), _) => Origin::Archive(archive.clone()),
+        (.., folder) => Origin::Folder(folder.clone().unwrap_or_else(|| ".".into())),
+    };
+    let (vendor, work, manifest) = (options.vendor.clone(), options.work.clone(), options.manifest.clone());
+    let rebuilt = audit::rebuild(&Options { origin, vendor, work, manifest })?;
+    // Digests are compared where the image is not at hand; they cannot say where it differs.
+    let comparison = if published.trim_ascii_start().starts_with(b"{") {
+        audit::compare::texts(&rebuilt.digests, &String::from_utf8_lossy(&published))
+    } else {
+        rebuilt.compare(&published)
+    };
+    if options.json {
+        println!("{}", serde_json::to_string_pretty(&comparison).unwrap_or_default());
+    } else {
+        print!("{comparison}");
+    }
+    if comparison.identical { Ok(()) } else { Err(Failure::Different(options.published.clone())) }
+}
+
+fn report_tcb(options: &args::Tcb) -> Result<(), Failure> {
+    let checkout = Checkout::find().map_err(|_| Failure::NoCheckout)?;
+    let report = tcb::report(&checkout)?;
+    if options.json {
+        print!("{}", report.to_json());
+    } else {
+        println!("{:>7} {:>6} {:>6}  crate", "bytes", "lines", "unsafe");
+        for entry in &report.crates {
+            println!(
+                "{:>7} {:>6} {:>6}  {} {} ({}): {}",
+                entry.bytes,
+                entry.lines,
+                entry.unsafe_blocks,
+                entry.name,
+                entry.version,
+                entry.licence,
+                entry.why
+            );
+        }
+        for entry in &report.toolchain {
+            println!("{:>7} {:>6} {:>6}  {} (with the compiler)", entry.bytes, "-", "-", entry.name);
+        }
+        println!(
+            "{:>7} {:>6} {:>6}  constants, strings and padding without a name",
+            report.unnamed_bytes, "", ""
+        );
+        let totals = &report.totals;
+        println!(
+            "image {} bytes; {} crates; {} lines of dependencies, {} of this project; {} unsafe blocks",
+            totals.image_bytes,
+            totals.crates,
+            totals.dependency_lines,
+            totals.own_lines,
+            totals.unsafe_blocks
+        );
+    }
+    if options.check {
+        Budget::load(checkout.root())?.check(&report.totals)?;
+    }
+    Ok(())
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, Failure> {

@@ -67,6 +67,26 @@ pub fn igvm_inspect(checkout: &Checkout) -> Result<PathBuf, ToolError> {
     Ok(program)
 }
 
+/// What judges the statements about an image, as pip names it.
+const STATEMENT_JUDGES: [&str; 2] =
+    ["cyclonedx-python-lib[json-validation]==11.12.0", "in-toto-attestation==0.9.3"];
+
+/// A Python that has CycloneDX's validator and in-toto's statement classes, installed from PyPI into the target folder unless
+/// it is there already.
+pub fn statement_judges(checkout: &Checkout) -> Result<PathBuf, ToolError> {
+    let venv = checkout.target().join("tools/statement-judges");
+    let (python, done) = (venv.join("bin/python"), venv.join("installed"));
+    if !done.is_file() {
+        let made = Command::new("python3").args(["-m", "venv", "--clear"]).arg(&venv).output();
+        succeeded("python3 -m venv", made.map_err(ToolError::NoPython)?)?;
+        let pip =
+            Command::new(&python).args(["-m", "pip", "install", "--quiet"]).args(STATEMENT_JUDGES).output();
+        succeeded("pip install", pip.map_err(ToolError::NoPython)?)?;
+        std::fs::write(&done, "").map_err(ToolError::NoPython)?;
+    }
+    Ok(python)
+}
+
 fn succeeded(step: &'static str, output: Output) -> Result<(), ToolError> {
     if output.status.success() {
         return Ok(());

@@ -1,64 +1,120 @@
-//! The same source in another folder gives the same image.
-//!
-//! The second folder is kept between runs below the target folder, so that only the first run builds all of it.
+//! The same source gives the same image: in another folder, for another user with another home and another cargo, with
+//! another number of jobs, from vendored crates and without the network, with the toolchain's `rust-src` component and without.
+//! A chroot with nothing but a minimal system in it is `cargo xtask audit-in-chroot`, which `cargo ci` runs.
 
-mod samples;
-
+use image_builder::audit::compare;
 use image_builder::checkout::Checkout;
 use image_builder::freestanding::{self, Program};
 use image_builder::rom;
-use std::collections::BTreeSet;
-use std::ffi::OsString;
+use image_builder::source::Source;
 use std::fs;
-use std::path::Path;
+use std::os::unix::fs::chown;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
-/// What lies in a checkout's root folder but is no source.
-const NOT_SOURCES: [&str; 3] = ["target", "out", ".git"];
+/// A user that exists nowhere else in this test: Debian's `nobody`.
+const NOBODY: u32 = 65534;
 
-/// Makes `to` a copy of `from`; files that are the same already stay untouched, for cargo looks at their times.
-fn mirror(from: &Path, to: &Path, left_out: &[&str]) {
-    fs::create_dir_all(to).unwrap();
-    let names = |folder: &Path| -> BTreeSet<OsString> {
-        let names = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name());
-        names.filter(|name| !left_out.iter().any(|other| name == other)).collect()
-    };
-    let wanted = names(from);
-    for name in names(to).difference(&wanted) {
-        let path = to.join(name);
-        if path.is_dir() { fs::remove_dir_all(path).unwrap() } else { fs::remove_file(path).unwrap() }
+fn run(command: &mut Command) -> String {
+    let output = command.stdin(Stdio::null()).output().unwrap();
+    let text =
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{command:?} ended with {}:\n{text}", output.status);
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// A copy of the toolchain that looks as if the `rust-src` component were installed if this one looks as if it were not, and
+/// the other way round. The compiler looks for one file to know (`rustc_session`, `real_rust_source_base_dir`).
+fn other_toolchain(checkout: &Checkout, folder: &Path) -> PathBuf {
+    let sysroot = run(Command::new("rustc").args(["--print", "sysroot"]).current_dir(checkout.root()));
+    let copy = folder.join("toolchain");
+    let sysroot = Path::new(sysroot.trim());
+    fs::create_dir(&copy).unwrap();
+    // Not its documentation.
+    run(Command::new("cp").arg("--archive").args(["bin", "lib"].map(|part| sysroot.join(part))).arg(&copy));
+    let library = copy.join("lib/rustlib/src/rust/library");
+    if library.is_dir() {
+        fs::remove_dir_all(library).unwrap();
+    } else {
+        fs::create_dir_all(library.join("std/src")).unwrap();
+        fs::write(library.join("std/src/lib.rs"), "").unwrap();
     }
-    for name in wanted {
-        let (from, to) = (from.join(&name), to.join(&name));
-        if from.is_dir() {
-            mirror(&from, &to, &[]);
-        } else if fs::read(&from).ok() != fs::read(&to).ok() {
-            fs::copy(&from, &to).unwrap();
-        }
-    }
+    copy
 }
 
 #[test]
-fn two_folders_give_the_same_rom() {
+fn d5_another_folder_user_home_cargo_and_toolchain_give_the_same_rom_and_a_changed_byte_is_named() {
     let here = Checkout::find().unwrap();
-    let folder = here.target().join("another folder");
-    mirror(here.root(), &folder, &NOT_SOURCES);
-    let there = Checkout::at(&folder).unwrap();
+    let folder = tempfile::Builder::new().prefix("cloister ").tempdir_in("/var/tmp").unwrap();
+    let folder = folder.path();
+    let source = Source::load(&here.root().join("models/manifest.toml")).unwrap();
+    let rom_of = |kernel: &[u8]| rom::build(kernel, &source.manifest).unwrap();
+    let mine = rom_of(&fs::read(freestanding::build(Program::Kernel).unwrap()).unwrap());
+    let published = folder.join("published.rom");
+    fs::write(&published, &mine).unwrap();
 
-    let rom_of = |kernel: &Path| rom::build(&fs::read(kernel).unwrap(), &samples::manifest()).unwrap();
-    let mine = freestanding::build(Program::Kernel).unwrap_or_else(|error| panic!("{error}"));
-    let other = freestanding::build_in(&there, Program::Kernel, &folder.join("target/elsewhere"))
-        .unwrap_or_else(|error| panic!("{error}"));
-    assert_ne!(mine, other);
-    assert!(
-        rom_of(&mine) == rom_of(&other),
-        "{} and {} give different ROMs",
-        mine.display(),
-        other.display()
-    );
-
-    let rom = rom_of(&mine);
-    for path in [here.root(), &folder] {
-        let path = path.to_str().unwrap().as_bytes();
-        assert!(!rom.windows(path.len()).any(|part| part == path), "the ROM holds a path of this machine");
+    let vendor = folder.join("vendor");
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    run(Command::new(&cargo).args(["vendor", "--locked"]).arg(&vendor).current_dir(here.root()));
+    let toolchain = other_toolchain(&here, folder);
+    // Only root can be somebody else.
+    let root = fs::metadata(folder).map(|data| std::os::unix::fs::MetadataExt::uid(&data)).unwrap() == 0;
+    let work = folder.join("work");
+    for home in ["home", "tmp"] {
+        fs::create_dir(folder.join(home)).unwrap();
     }
+    let source_copy = folder.join("source");
+    copy_of_sources(here.root(), &source_copy);
+    let mut audit = if root {
+        run(Command::new("chown").arg("--recursive").arg(format!("{NOBODY}:{NOBODY}")).arg(folder));
+        let mut command = Command::new("setpriv");
+        command.args([&format!("--reuid={NOBODY}"), &format!("--regid={NOBODY}"), "--clear-groups", "--"]);
+        command
+    } else {
+        Command::new("env")
+    };
+    let program = folder.join("cloister-image");
+    fs::copy(env!("CARGO_BIN_EXE_cloister-image"), &program).unwrap();
+    audit.arg(&program).arg("audit").arg(&published).arg("--folder").arg(&source_copy);
+    audit.arg("--vendor").arg(&vendor).arg("--work").arg(&work).current_dir(folder).env_clear();
+    audit.env("PATH", format!("{}/bin:/usr/bin:/bin", toolchain.display()));
+    audit.env("HOME", folder.join("home")).env("CARGO_HOME", folder.join("home/cargo"));
+    audit
+        .env("TMPDIR", folder.join("tmp"))
+        .env("CARGO_BUILD_JOBS", "3")
+        .env("LC_ALL", "C")
+        .env("TZ", "Asia/Tokyo");
+    assert_eq!(run(&mut audit), "identical\n");
+
+    for path in [here.root(), folder] {
+        let path = path.to_str().unwrap().as_bytes();
+        assert!(!mine.windows(path.len()).any(|part| part == path), "the ROM holds a path of this machine");
+    }
+
+    // One byte of one string in the source is another.
+    if root {
+        chown(&work, Some(0), Some(0)).unwrap();
+    }
+    let changed = work.join("source/service/src/http/response.rs");
+    let text = fs::read_to_string(&changed).unwrap();
+    assert!(text.contains("no-store"));
+    fs::write(&changed, text.replacen("no-store", "no-stare", 1)).unwrap();
+    let there = Checkout::at(&work.join("source")).unwrap();
+    let kernel = freestanding::build_in(&there, Program::Kernel, &work.join("target/freestanding"));
+    let kernel = fs::read(kernel.unwrap_or_else(|error| panic!("{error}"))).unwrap();
+    let comparison = compare::roms(&rom_of(&kernel), &mine, &kernel);
+    assert!(!comparison.identical);
+    let named = comparison
+        .differences
+        .iter()
+        .find(|place| place.rebuilt.1.contains("no-stare") && place.published.1.contains("no-store"));
+    let named = named.unwrap_or_else(|| panic!("{comparison}"));
+    assert_eq!((named.section.as_str(), named.bytes), (".rodata", 1), "{comparison}");
+}
+
+/// The checkout without what was built in it.
+fn copy_of_sources(from: &Path, to: &Path) {
+    let mut tar = Command::new("sh");
+    tar.arg("-c").arg("mkdir \"$2\" && tar -C \"$1\" --exclude=./target --exclude=./out --exclude=./.git -cf - . | tar -C \"$2\" -xf -");
+    run(tar.arg("sh").arg(from).arg(to));
 }

@@ -1,6 +1,6 @@
 //! `cargo ci`: every check and test, in the order in which they are cheap.
 
-use crate::{build, setup};
+use crate::{build, chroot, setup};
 use anyhow::{Context, Result, ensure};
 use indicatif::HumanDuration;
 use std::process::{Command, Stdio};
@@ -56,6 +56,15 @@ pub fn run() -> Result<()> {
         test(&[&["--workspace", "--exclude", "xtask"], &ENGINE_TOOL[..]].concat())
     })?;
     step("programs", build::programs)?;
+    step("image: rebuilt in a minimal chroot", || {
+        if chroot::can_make_one() {
+            return chroot::audit();
+        }
+        eprintln!(
+            "NOT RUN: this user may not make chroots here; `cargo xtask audit-in-chroot` as root runs it"
+        );
+        Ok(())
+    })?;
     step("tests of the whole system", || {
         // One guest at a time: each runs on the CPUs of this machine without KVM.
         test(&["-p", "xtask", "--", "--test-threads=1"])

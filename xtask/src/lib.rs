@@ -9,6 +9,7 @@
 pub mod bench;
 pub mod boots;
 pub mod build;
+pub mod chroot;
 pub mod ci;
 pub mod demo;
 pub mod guest;

@@ -26,6 +26,8 @@ enum Command {
     Ci,
     /// Shows that each promise of the hostile-host tests is broken by an image without the defence behind it.
     Mutants(xtask::mutants::Options),
+    /// Rebuilds the image in a minimal chroot and compares it with the one built here. Needs root.
+    AuditInChroot,
     /// Measures the project and prints a table; the results also go to a JSON file.
     BenchAll(xtask::bench::Options),
     /// Boots the default image in the SNP model many times in a row.
@@ -39,6 +41,7 @@ fn main() -> ExitCode {
         Command::Demo { chat } => xtask::demo::run(chat),
         Command::Ci => xtask::ci::run(),
         Command::Mutants(options) => xtask::mutants::run(&options),
+        Command::AuditInChroot => xtask::chroot::audit(),
         Command::BenchAll(options) => xtask::bench::run(&options),
         Command::Boots(options) => xtask::boots::run(&options),
         Command::LinuxCheck(options) => xtask::linux::run(&options),

@@ -19,6 +19,7 @@ const PYTHON: Tool = Tool { program: "python3", package: "python3", probe: &["--
 /// Debian's Python has the modules for virtual environments in a package of their own.
 const VENV: Tool =
     Tool { program: "python3", package: "python3-venv", probe: &["-c", "import ensurepip, venv"] };
+const DEBOOTSTRAP: Tool = Tool { program: "debootstrap", package: "debootstrap", probe: &["--version"] };
 /// The `cmw` crate, the judge of our evidence's encoding, builds with OpenSSL although it does not use it.
 const PKG_CONFIG: Tool = Tool { program: "pkg-config", package: "pkg-config", probe: &["--version"] };
 const LIBSSL: Tool = Tool { program: "pkg-config", package: "libssl-dev", probe: &["--exists", "openssl"] };
@@ -33,6 +34,11 @@ impl Tool {
 /// What `cargo demo` needs.
 pub fn for_demo() -> Result<()> {
     install(&[QEMU])
+}
+
+/// What the chroot of `cargo xtask audit-in-chroot` needs.
+pub fn for_chroot() -> Result<()> {
+    install(&[DEBOOTSTRAP])
 }
 
 /// What `cargo ci` needs.
@@ -71,7 +77,8 @@ fn install(tools: &[Tool]) -> Result<()> {
     Ok(())
 }
 
-fn is_root() -> bool {
+/// Whether this user is root.
+pub fn is_root() -> bool {
     let id = Command::new("id").arg("-u").output();
     id.is_ok_and(|output| output.stdout.trim_ascii() == b"0")
 }
