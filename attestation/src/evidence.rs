@@ -14,14 +14,14 @@
 use crate::{
     batch,
     cbor::{NotExpected, Reader, Writer},
-    report,
+    report, tlv,
 };
 use alloc::vec::Vec;
 use core::fmt;
-use der::{Decode, Encode, asn1::ObjectIdentifier, asn1::OctetStringRef};
 
-/// `id-pe-cmw`: the certificate extension that carries evidence.
-pub const ID_PE_CMW: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.1.35");
+/// `id-pe-cmw`, 1.3.6.1.5.5.7.1.35 (RFC 9999): the certificate extension that carries evidence, as contents of an
+/// `OBJECT IDENTIFIER`.
+pub const ID_PE_CMW: [u8; 8] = [0x2b, 6, 1, 5, 5, 7, 1, 35];
 /// Most bytes that the host's certificate table may have.
 pub const MAX_CERTIFICATES: usize = 24 * 1024;
 /// Most bytes that encoded evidence may have.
@@ -107,8 +107,8 @@ impl CertificateEvidence {
     }
 
     /// The value of the certificate extension [`ID_PE_CMW`]: the collection in a DER `OCTET STRING`.
-    pub fn to_extension(&self) -> Result<Vec<u8>, der::Error> {
-        OctetStringRef::new(&self.encode())?.to_der()
+    pub fn to_extension(&self) -> Vec<u8> {
+        tlv::write(tlv::OCTET_STRING, &[&self.encode()])
     }
 
     /// Reads the value of the certificate extension [`ID_PE_CMW`].
@@ -116,8 +116,7 @@ impl CertificateEvidence {
         if value.len() > MAX_ENCODED {
             return Err(EvidenceError::TooLong);
         }
-        let collection = <&OctetStringRef>::from_der(value).map_err(|_| EvidenceError::Malformed)?;
-        Self::decode(collection.as_bytes())
+        Self::decode(tlv::read(tlv::OCTET_STRING, value).ok_or(EvidenceError::Malformed)?)
     }
 }
 

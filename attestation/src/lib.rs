@@ -26,6 +26,7 @@ pub mod manifest;
 mod pss;
 pub mod report;
 pub mod report_data;
+pub mod tlv;
 #[cfg(feature = "verifier")]
 pub mod verifier;
 pub mod weights;

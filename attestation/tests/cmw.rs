@@ -123,7 +123,7 @@ proptest! {
         let evidence = CertificateEvidence { report: report.clone(), certificates: certificates.clone() };
         let encoded = evidence.encode();
         prop_assert_eq!(CertificateEvidence::decode(&[&encoded[..], &more].concat()), Err(EvidenceError::Malformed));
-        prop_assert_eq!(CertificateEvidence::from_extension(&evidence.to_extension().unwrap()), Ok(evidence.clone()));
+        prop_assert_eq!(CertificateEvidence::from_extension(&evidence.to_extension()), Ok(evidence.clone()));
         prop_assert_eq!(CertificateEvidence::decode(&encoded), Ok(evidence));
 
         let path = path.into_iter().map(|node| node.try_into().unwrap()).collect();

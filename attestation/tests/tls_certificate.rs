@@ -5,16 +5,17 @@ mod common;
 
 use attestation::{
     batch,
-    evidence::{CertificateEvidence, EvidenceError, FreshEvidence},
+    evidence::{self, CertificateEvidence, EvidenceError, FreshEvidence},
     report_data,
     verifier::{
         CertificateProblem, Check, Policy, Role, Verdict, VerifyError, verify_certificate, verify_fresh,
     },
 };
 use common::{CHAIN, MANIFEST_DIGEST, now, policy};
+use der::asn1::ObjectIdentifier;
 use rcgen::{
     BasicConstraints, CertificateParams, CustomExtension, IsCa, KeyPair, PKCS_ECDSA_P256_SHA256,
-    PKCS_ECDSA_P384_SHA384, PublicKeyData, SignatureAlgorithm, date_time_ymd,
+    PKCS_ED25519, PublicKeyData, SignatureAlgorithm, date_time_ymd,
 };
 
 const ID_PE_CMW: &[u64] = &[1, 3, 6, 1, 5, 5, 7, 1, 35];
@@ -22,7 +23,7 @@ const NONCE: [u8; 32] = [3; 32];
 const EXPORTER: [u8; 32] = [4; 32];
 
 fn key() -> KeyPair {
-    KeyPair::generate_for(&PKCS_ECDSA_P384_SHA384).unwrap()
+    KeyPair::generate_for(&PKCS_ED25519).unwrap()
 }
 
 fn evidence_for(spki: &[u8]) -> CertificateEvidence {
@@ -31,7 +32,7 @@ fn evidence_for(spki: &[u8]) -> CertificateEvidence {
 }
 
 fn extension(evidence: &CertificateEvidence) -> CustomExtension {
-    CustomExtension::from_oid_content(ID_PE_CMW, evidence.to_extension().unwrap())
+    CustomExtension::from_oid_content(ID_PE_CMW, evidence.to_extension())
 }
 
 fn certificate_with(key: &KeyPair, extensions: Vec<CustomExtension>) -> Vec<u8> {
@@ -70,7 +71,8 @@ fn b5_evidence_must_be_there_once() {
     let key = key();
     let evidence = extension(&evidence_for(&key.subject_public_key_info()));
     let twice = certificate_with(&key, vec![evidence.clone(), evidence]);
-    let repeated = CertificateProblem::RepeatedExtension(attestation::evidence::ID_PE_CMW);
+    let repeated =
+        CertificateProblem::RepeatedExtension(ObjectIdentifier::from_bytes(&evidence::ID_PE_CMW).unwrap());
     assert_eq!(verify(&twice), problem(repeated));
 }
 
@@ -97,7 +99,7 @@ fn b5_a_certificate_that_another_key_signed_is_refused() {
             self.0.der_bytes()
         }
         fn algorithm(&self) -> &'static SignatureAlgorithm {
-            &PKCS_ECDSA_P384_SHA384
+            &PKCS_ED25519
         }
     }
     impl rcgen::SigningKey for Foreign<'_> {

@@ -373,6 +373,6 @@ impl ServerCertVerifier for EvidenceVerifier {
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        vec![SignatureScheme::ECDSA_NISTP384_SHA384]
+        vec![SignatureScheme::ED25519]
     }
 }

@@ -1,6 +1,6 @@
 //! The guest's identity: a key made in the guest and a certificate that carries the AMD-SP's report about it.
 //!
-//! The certificate is self-signed X.509 v3, ECDSA P-384. Its `id-pe-cmw` extension holds
+//! The certificate is self-signed X.509 v3, Ed25519. Its `id-pe-cmw` extension holds
 //! [`CertificateEvidence`]; `report_data` binds the key and the measured manifest.
 //!
 //! Validity: the guest has no clock that it may trust (REQUIREMENTS A14), so the certificate claims none. It has the
@@ -11,30 +11,32 @@
 use crate::platform::{AttestError, Platform};
 use crate::tls::{SigningKey, Tls};
 use alloc::sync::Arc;
-use alloc::vec;
-use alloc::vec::Vec;
 use attestation::evidence::{CertificateEvidence, ID_PE_CMW};
 use attestation::manifest::ManifestDigest;
 use attestation::report_data;
+use attestation::tlv::{self, write};
 use core::fmt;
-use der::asn1::{OctetString, UtcTime};
-use der::{DateTime, Encode};
-use p384::ecdsa::DerSignature;
-use p384::pkcs8::EncodePublicKey;
 use rustls::ServerConfig;
 use rustls::crypto::SecureRandom;
 use rustls::pki_types::CertificateDer;
-use spki::{SubjectPublicKeyInfoOwned, SubjectPublicKeyInfoRef};
-use x509_cert::builder::profile::BuilderProfile;
-use x509_cert::builder::{Builder, CertificateBuilder};
-use x509_cert::ext::pkix::{ExtendedKeyUsage, KeyUsage, KeyUsages};
-use x509_cert::ext::{Extension, ToExtension};
-use x509_cert::name::Name;
-use x509_cert::serial_number::SerialNumber;
-use x509_cert::time::{Time, Validity};
-use x509_cert::{TbsCertificate, builder};
 
-const SUBJECT: &str = "CN=Cloister guest";
+/// `commonName` of subject and issuer.
+const SUBJECT: &[u8] = b"Cloister guest";
+/// `notBefore`, a `UTCTime`, and RFC 5280 §4.1.2.5's "no well-defined expiration date", a `GeneralizedTime`.
+const VALIDITY: &[u8] = b"\x17\x0d250101000000Z\x18\x0f99991231235959Z";
+/// `id-Ed25519`, which takes no parameters (RFC 8410 §3).
+const ED25519: &[u8] = &[0x2b, 0x65, 0x70];
+/// `id-at-commonName` (RFC 5280 App. A.1).
+const COMMON_NAME: &[u8] = &[0x55, 4, 3];
+/// Version 3, in its explicit context tag (RFC 5280 §4.1.2.1).
+const VERSION: &[u8] = &[0xa0, 3, tlv::INTEGER, 1, 2];
+/// Context tag of the extensions (RFC 5280 §4.1).
+const EXTENSIONS: u8 = 0xa3;
+/// `id-ce-keyUsage`, critical, digitalSignature only (RFC 5280 §4.2.1.3).
+const KEY_USAGE: &[u8] = &[0x30, 14, 6, 3, 0x55, 0x1d, 15, 1, 1, 0xff, 4, 4, 3, 2, 7, 0x80];
+/// `id-ce-extKeyUsage`, `id-kp-serverAuth` only (RFC 5280 §4.2.1.12).
+const EXTENDED_KEY_USAGE: &[u8] =
+    &[0x30, 19, 6, 3, 0x55, 0x1d, 37, 4, 12, 0x30, 10, 6, 8, 0x2b, 6, 1, 5, 5, 7, 3, 1];
 
 /// Why there is no identity.
 #[derive(Clone, Debug, PartialEq)]
@@ -43,8 +45,6 @@ pub enum IdentityError {
     Random,
     /// The AMD-SP gave no report.
     Attest(AttestError),
-    /// The certificate could not be encoded or signed.
-    Certificate,
     /// rustls refused the configuration.
     Tls(rustls::Error),
 }
@@ -55,31 +55,12 @@ impl fmt::Display for IdentityError {
             Self::Random => f.write_str("the platform gave no randomness"),
             Self::Attest(AttestError::Throttled) => f.write_str("the host throttles requests to the AMD-SP"),
             Self::Attest(AttestError::Failed) => f.write_str("the AMD-SP gave no report"),
-            Self::Certificate => f.write_str("the certificate could not be made, which is a defect"),
             Self::Tls(error) => write!(f, "rustls refused the configuration, which is a defect: {error}"),
         }
     }
 }
 
 impl core::error::Error for IdentityError {}
-
-impl From<builder::Error> for IdentityError {
-    fn from(_: builder::Error) -> Self {
-        Self::Certificate
-    }
-}
-
-impl From<der::Error> for IdentityError {
-    fn from(_: der::Error) -> Self {
-        Self::Certificate
-    }
-}
-
-impl From<spki::Error> for IdentityError {
-    fn from(_: spki::Error) -> Self {
-        Self::Certificate
-    }
-}
 
 /// A key with its certificate. The key is wiped when the last connection that uses it has ended.
 pub(crate) struct Identity {
@@ -97,18 +78,20 @@ impl Identity {
         manifest: &ManifestDigest,
     ) -> Result<Self, IdentityError> {
         let key = SigningKey::generate(tls.random).map_err(|_| IdentityError::Random)?;
-        let spki = key.p384().verifying_key().to_public_key_der()?.into_vec();
+        let spki = key.spki();
         let attested =
             platform.attest(&report_data::certificate(&spki, manifest)).map_err(IdentityError::Attest)?;
         let evidence = CertificateEvidence { report: attested.report, certificates: attested.certificates };
-        let certificate = certificate(&key, &evidence, tls.random)?;
+        let certificate = certificate(&key, &spki, &evidence, tls.random)?;
         let config = tls.server_config(Arc::new(key), certificate).map_err(IdentityError::Tls)?;
         Ok(Self { config, spki: spki.into() })
     }
 }
 
+/// The certificate in DER (RFC 5280 §4.1).
 fn certificate(
     key: &SigningKey,
+    spki: &[u8],
     evidence: &CertificateEvidence,
     random: &dyn SecureRandom,
 ) -> Result<CertificateDer<'static>, IdentityError> {
@@ -116,46 +99,23 @@ fn certificate(
     let mut serial = [0; 16];
     random.fill(&mut serial).map_err(|_| IdentityError::Random)?;
     serial[0] = serial[0] & 0x7f | 0x40;
-    let not_before = UtcTime::from_date_time(DateTime::new(2025, 1, 1, 0, 0, 0)?)?;
-    let validity = Validity::new(Time::UtcTime(not_before), Time::INFINITY);
-    let spki = SubjectPublicKeyInfoOwned::from_key(key.p384().verifying_key())?;
-    let profile = Profile { name: SUBJECT.parse()?, evidence: evidence.to_extension()? };
-    let builder = CertificateBuilder::new(profile, SerialNumber::new(&serial)?, validity, spki)?;
-    let certificate = builder.build::<_, DerSignature>(key.p384())?;
-    Ok(CertificateDer::from(certificate.to_der()?))
-}
-
-/// What the certificate says besides its key.
-struct Profile {
-    name: Name,
-    evidence: Vec<u8>,
-}
-
-impl BuilderProfile for Profile {
-    fn get_issuer(&self, subject: &Name) -> Name {
-        subject.clone()
-    }
-
-    fn get_subject(&self) -> Name {
-        self.name.clone()
-    }
-
-    fn build_extensions(
-        &self,
-        _spki: SubjectPublicKeyInfoRef<'_>,
-        _issuer_spki: SubjectPublicKeyInfoRef<'_>,
-        tbs: &TbsCertificate,
-    ) -> builder::Result<Vec<Extension>> {
-        let usage = KeyUsage(KeyUsages::DigitalSignature.into());
-        let extended = ExtendedKeyUsage(vec![der::oid::db::rfc5280::ID_KP_SERVER_AUTH]);
-        Ok(vec![
-            usage.to_extension(tbs.subject(), &[])?,
-            extended.to_extension(tbs.subject(), &[])?,
-            Extension {
-                extn_id: ID_PE_CMW,
-                critical: false,
-                extn_value: OctetString::new(self.evidence.as_slice())?,
-            },
-        ])
-    }
+    let sequence = |parts: &[&[u8]]| write(tlv::SEQUENCE, parts);
+    let algorithm = sequence(&[&write(tlv::OID, &[ED25519])]);
+    let common_name = sequence(&[&write(tlv::OID, &[COMMON_NAME]), &write(tlv::UTF8_STRING, &[SUBJECT])]);
+    let name = sequence(&[&write(tlv::SET, &[&common_name])]);
+    let cmw =
+        sequence(&[&write(tlv::OID, &[&ID_PE_CMW]), &write(tlv::OCTET_STRING, &[&evidence.to_extension()])]);
+    let extensions = write(EXTENSIONS, &[&sequence(&[KEY_USAGE, EXTENDED_KEY_USAGE, &cmw])]);
+    let signed = sequence(&[
+        VERSION,
+        &write(tlv::INTEGER, &[&serial]),
+        &algorithm,
+        &name,
+        &sequence(&[VALIDITY]),
+        &name,
+        spki,
+        &extensions,
+    ]);
+    let signature = write(tlv::BIT_STRING, &[&[0], &key.signature(&signed)]);
+    Ok(CertificateDer::from(sequence(&[&signed, &algorithm, &signature])))
 }

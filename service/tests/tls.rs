@@ -31,7 +31,6 @@ fn every_group_and_cipher_suite_carries_a_task() {
     let suites = [
         (cipher_suite::TLS13_AES_256_GCM_SHA384, CipherSuite::TLS13_AES_256_GCM_SHA384),
         (cipher_suite::TLS13_AES_128_GCM_SHA256, CipherSuite::TLS13_AES_128_GCM_SHA256),
-        (cipher_suite::TLS13_CHACHA20_POLY1305_SHA256, CipherSuite::TLS13_CHACHA20_POLY1305_SHA256),
     ];
     for group in [kx_group::X25519MLKEM768, kx_group::X25519] {
         for (suite, name) in suites {

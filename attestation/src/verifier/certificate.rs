@@ -2,13 +2,10 @@
 
 use super::error::{CertificateProblem as Problem, Role, VerifyError};
 use crate::{
-    evidence::ID_PE_CMW,
     pss::{RSA_PSS_SHA384, RSA_PSS_SHA384_WITH_TRAILER},
     report::SIGNED_LEN,
 };
-use aws_lc_rs::signature::{
-    ECDSA_P384_SHA384_ASN1, ECDSA_P384_SHA384_FIXED, RSA_PSS_2048_8192_SHA384, UnparsedPublicKey,
-};
+use aws_lc_rs::signature::{ECDSA_P384_SHA384_FIXED, ED25519, RSA_PSS_2048_8192_SHA384, UnparsedPublicKey};
 use der::{
     Decode, Encode, Reader, SliceReader,
     asn1::{BitStringRef, ObjectIdentifier},
@@ -26,6 +23,8 @@ use x509_cert::{
 
 /// No certificate of AMD's, nor a TLS certificate with the largest evidence, has more bytes.
 const MAX_BYTES: usize = 40 * 1024;
+/// `id-pe-cmw` (RFC 9999).
+pub(super) const ID_PE_CMW: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.1.35");
 const BASIC_CONSTRAINTS: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.19");
 const KEY_USAGE: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.15");
 const EXTENDED_KEY_USAGE: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.37");
@@ -36,7 +35,10 @@ const UNDERSTOOD: [ObjectIdentifier; 4] = [BASIC_CONSTRAINTS, KEY_USAGE, EXTENDE
 const EC_PUBLIC_KEY: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
 const SECP384R1: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.132.0.34");
 const RSA_ENCRYPTION: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
-const ECDSA_WITH_SHA384: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.4.3.3");
+/// Key and signature algorithm alike (RFC 8410 §3).
+const ID_ED25519: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.101.112");
+/// Bytes of an Ed25519 public key.
+const ED25519_KEY: usize = 32;
 /// Bytes of an uncompressed point on P-384.
 const P384_POINT: usize = 97;
 /// Bytes of the modulus of AMD's RSA keys.
@@ -194,16 +196,19 @@ impl Certificate {
         self.signed().and_then(|signed| signed.check_rsa(issuer)).map_err(|p| self.refuse(p))
     }
 
-    /// Checks that this certificate's own P-384 key signed it.
-    pub(super) fn check_self_signed_p384(&self) -> Result<(), VerifyError> {
+    /// Checks that this certificate's own Ed25519 key signed it.
+    pub(super) fn check_self_signed(&self) -> Result<(), VerifyError> {
         if self.issuer() != self.subject() {
             return Err(self.refuse(Problem::Issuer));
         }
-        let expected = AlgorithmIdentifierOwned { oid: ECDSA_WITH_SHA384, parameters: None };
-        if self.parsed.signature_algorithm() != &expected {
+        let ed25519 = AlgorithmIdentifierOwned { oid: ID_ED25519, parameters: None };
+        if self.parsed.signature_algorithm() != &ed25519 {
             return Err(self.refuse(Problem::Algorithm));
         }
-        let key = UnparsedPublicKey::new(&ECDSA_P384_SHA384_ASN1, self.p384_key()?);
+        let spki = self.parsed.tbs_certificate().subject_public_key_info();
+        let key = spki.subject_public_key.as_bytes().filter(|key| key.len() == ED25519_KEY);
+        let key = key.filter(|_| spki.algorithm == ed25519).ok_or_else(|| self.refuse(Problem::Key))?;
+        let key = UnparsedPublicKey::new(&ED25519, key);
         let signed = self.signed().map_err(|p| self.refuse(p))?;
         key.verify(signed.content, signed.signature).map_err(|_| self.refuse(Problem::Signature))
     }

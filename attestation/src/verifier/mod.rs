@@ -27,7 +27,7 @@ pub use verdict::{Check, Relaxed, Verdict};
 
 use crate::{
     batch, certificate_table,
-    evidence::{CertificateEvidence, FreshEvidence, ID_PE_CMW},
+    evidence::{CertificateEvidence, FreshEvidence},
     report::Report,
     report_data::{self, Exporter, Nonce},
 };
@@ -45,9 +45,9 @@ pub fn verify_certificate(
 ) -> Result<Verdict, VerifyError> {
     let now = since_epoch(now)?;
     let certificate = Certificate::parse(Role::Tls, certificate)?;
-    certificate.check_self_signed_p384()?;
+    certificate.check_self_signed()?;
     certificate.check_dates(now)?;
-    let extension = certificate.extension(ID_PE_CMW).ok_or(VerifyError::NoEvidence)?;
+    let extension = certificate.extension(certificate::ID_PE_CMW).ok_or(VerifyError::NoEvidence)?;
     let evidence = CertificateEvidence::from_extension(extension)?;
 
     let report = Report::parse(&evidence.report)?;

@@ -1,4 +1,5 @@
-//! Record protection (RFC 8446 §5.2): AES-256-GCM, ChaCha20-Poly1305, AES-128-GCM.
+//! Record protection (RFC 8446 §5.2): AES-256-GCM and AES-128-GCM. Every CPU with SEV-SNP has AES instructions, so ChaCha20 has no
+//! place here.
 
 use super::hash::{HmacSha256, HmacSha384, Sha256, Sha384};
 use super::parked::{MAX_PLAINTEXT, Parked};
@@ -43,12 +44,6 @@ pub(super) fn suites(parked: &'static Parked) -> Vec<SupportedCipherSuite> {
             sha384,
             AES_GCM_RECORDS,
             leak::<aes_gcm::Aes256Gcm>(parked),
-        ),
-        suite(
-            CipherSuite::TLS13_CHACHA20_POLY1305_SHA256,
-            sha256,
-            u64::MAX,
-            leak::<chacha20poly1305::ChaCha20Poly1305>(parked),
         ),
         suite(
             CipherSuite::TLS13_AES_128_GCM_SHA256,

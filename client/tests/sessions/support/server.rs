@@ -4,7 +4,7 @@ use super::amd_sp::{AmdSp, SOURCE};
 use attestation::batch;
 use attestation::evidence::{CertificateEvidence, FreshEvidence};
 use attestation::report_data::{self, EXPORTER_LABEL, Exporter};
-use rcgen::{CertificateParams, CustomExtension, KeyPair, PKCS_ECDSA_P384_SHA384, PublicKeyData};
+use rcgen::{CertificateParams, CustomExtension, KeyPair, PKCS_ED25519, PublicKeyData};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
@@ -33,7 +33,7 @@ impl Identity {
         let manifest = SOURCE.manifest.digest();
         let attested = amd_sp.attest(&report_data::certificate(&key.subject_public_key_info(), &manifest));
         let evidence = CertificateEvidence { report: attested.report, certificates: attested.certificates };
-        let extension = evidence.to_extension().expect("evidence fits");
+        let extension = evidence.to_extension();
         let certificate = certificate(&key, vec![CustomExtension::from_oid_content(ID_PE_CMW, extension)]);
         Self { key, certificate, evidence, amd_sp }
     }
@@ -46,7 +46,7 @@ impl Identity {
 
     /// The other's evidence is in this one's certificate.
     pub fn with_evidence_of(self, other: &Self) -> Self {
-        let extension = other.evidence.to_extension().expect("evidence fits");
+        let extension = other.evidence.to_extension();
         let extension = CustomExtension::from_oid_content(ID_PE_CMW, extension);
         Self { certificate: certificate(&self.key, vec![extension]), ..self }
     }
@@ -111,7 +111,7 @@ impl Identity {
 }
 
 fn new_key() -> KeyPair {
-    KeyPair::generate_for(&PKCS_ECDSA_P384_SHA384).expect("a key")
+    KeyPair::generate_for(&PKCS_ED25519).expect("a key")
 }
 
 fn certificate(key: &KeyPair, extensions: Vec<CustomExtension>) -> CertificateDer<'static> {
