@@ -65,7 +65,7 @@ pub fn verify_certificate(
 /// host's word, as its certificates are, until it was checked.
 pub fn stapled_proof(certificate: &[u8]) -> Result<Option<Vec<u8>>, VerifyError> {
     let certificate = Certificate::parse(Role::Tls, certificate)?;
-    let extension = certificate.extension(ID_PE_CMW).ok_or(VerifyError::NoEvidence)?;
+    let extension = certificate.extension(certificate::ID_PE_CMW).ok_or(VerifyError::NoEvidence)?;
     let evidence = CertificateEvidence::from_extension(extension)?;
     let table = certificate_table::decode(&evidence.certificates)?;
     Ok(table.iter().find(|(guid, _)| *guid == certificate_table::PROOF).map(|(_, proof)| proof.to_vec()))
