@@ -238,7 +238,7 @@ enum Pair {
 pub struct CryptoFailed;
 
 impl SignerKey {
-    /// Makes a key with new random numbers. `name` must satisfy [`is_name`].
+    /// Makes a key with new random numbers. `name` is a key name of a signed note: not empty, without spaces and `+`.
     pub fn generate(name: &str, algorithm: Algorithm) -> Result<Self, KeyError> {
         let mut seed = [0; SEED];
         SystemRandom::new().fill(&mut seed).map_err(|_| KeyError::Crypto)?;
