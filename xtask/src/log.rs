@@ -8,6 +8,8 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+/// vCPUs of the default image's manifest, which boots with no other number.
+const VCPUS: &str = "2";
 /// The log's origin.
 const ORIGIN: &str = "cloister.localhost/log";
 
@@ -83,7 +85,7 @@ impl Log {
             |path: PathBuf| path.into_os_string().into_string().map_err(|_| anyhow::anyhow!("not UTF-8"));
         let (digests, rom) = (path(image.join("digests.json"))?, path(image.join("cloister.rom"))?);
         let commit = commit()?;
-        let words = ["append", "--digests", &digests, "--file", &rom, "--commit", &commit];
+        let words = ["append", "--digests", &digests, "--file", &rom, "--commit", &commit, "--vcpus", VCPUS];
         run(self.command(&words)?.stdout(Stdio::null()))?;
         let proof = self.folder.join("cloister.tlog-proof");
         let words = ["prove", "--name", "cloister", "--out"];

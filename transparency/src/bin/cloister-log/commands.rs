@@ -30,6 +30,10 @@ pub struct Append {
     /// A file that is published with the image; once for each.
     #[arg(long = "file")]
     files: Vec<PathBuf>,
+    /// Log only the launch digests for this number of vCPUs, such as the one that the image's manifest asks for; once for
+    /// each. Fewer digests make a shorter proof, which fits beside a host's certificates. Without it, all are logged.
+    #[arg(long)]
+    vcpus: Vec<u32>,
     /// What the image is for.
     #[arg(long, default_value = "guest")]
     role: Name,
@@ -157,7 +161,7 @@ async fn append(arguments: Append) -> Result<(), Failure> {
     let mut entries = Vec::new();
     if let Some(digests) = &arguments.digests {
         let commit = arguments.commit.as_deref().unwrap_or_default();
-        entries.push(image::entry(digests, &arguments.files, arguments.role, commit)?);
+        entries.push(image::entry(digests, &arguments.files, &arguments.vcpus, arguments.role, commit)?);
     }
     for path in &arguments.entries {
         let text = fs::read_to_string(path).map_err(|source| Failure::File { path: path.into(), source })?;

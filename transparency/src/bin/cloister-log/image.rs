@@ -25,14 +25,21 @@ struct NameAndVersion {
     version: Version,
 }
 
-/// The entry of an image; `files` are what is published of it.
-pub fn entry(digests: &Path, files: &[PathBuf], role: Name, commit: &str) -> Result<Entry, Failure> {
+/// The entry of an image; `files` are what is published of it, `vcpus` the machines that it is logged for (none: all).
+pub fn entry(
+    digests: &Path,
+    files: &[PathBuf],
+    vcpus: &[u32],
+    role: Name,
+    commit: &str,
+) -> Result<Entry, Failure> {
     let text =
         fs::read_to_string(digests).map_err(|source| Failure::File { path: digests.into(), source })?;
     let refuse = |problem: String| Failure::Entry { path: digests.into(), problem };
     let listed: Digests = serde_json::from_str(&text).map_err(|error| refuse(error.to_string()))?;
     let source_commit = hex::decode(commit).map_err(|error| refuse(format!("--commit: {error}")))?;
     let mut launches = listed.launch_digests;
+    launches.retain(|launch| vcpus.is_empty() || vcpus.contains(&launch.vcpus));
     // A CPU type has several names and one digest; a name is enough.
     launches.sort_by(|a, b| {
         (&a.container, a.digest, a.vcpus, a.cpu_type.len()).cmp(&(
