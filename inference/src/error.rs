@@ -40,6 +40,8 @@ pub enum LoadError {
     UnknownTensor(String),
     /// There is not enough memory.
     Memory,
+    /// The processor lacks AVX2, and this program was built without the feature `plain`.
+    Processor,
 }
 
 impl fmt::Display for LoadError {
@@ -70,6 +72,9 @@ impl fmt::Display for LoadError {
                 write!(f, "the model file has tensor '{name}', which this architecture does not use")
             }
             Self::Memory => write!(f, "there is not enough memory to load the model"),
+            Self::Processor => {
+                write!(f, "the processor lacks AVX2 with FMA and F16C, which the engine needs")
+            }
         }
     }
 }

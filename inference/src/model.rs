@@ -203,7 +203,8 @@ impl<'w> Model<'w> {
             false => None,
         };
         tensors.finish()?;
-        let (kernels, weights) = (isa.kernels(), Weights::Owned(Vec::new()));
+        let kernels = isa.kernels().ok_or(LoadError::Processor)?;
+        let weights = Weights::Owned(Vec::new());
         Ok(Self { config, tokenizer, kernels, weights, embedding, layers, output_norm, output, rope_factors })
     }
 

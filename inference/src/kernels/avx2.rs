@@ -30,25 +30,25 @@ pub(super) unsafe fn largest_of_eight(a: __m256) -> f32 {
     }
 }
 
-// SAFETY of all blocks here: pointers are valid for what is read or written, and the processor has the instructions,
-// as the caller promises. Loads and stores need no alignment.
-#[expect(clippy::undocumented_unsafe_blocks, reason = "said once for all above")]
 impl Simd for Avx2 {
     type F = [__m256; 2];
     type B = [__m256i; 2];
 
     #[inline(always)]
     unsafe fn splat(value: f32) -> [__m256; 2] {
+        // SAFETY: arithmetic on values; the caller has the instructions.
         unsafe { [_mm256_set1_ps(value); 2] }
     }
 
     #[inline(always)]
     unsafe fn load(at: *const f32) -> [__m256; 2] {
+        // SAFETY: the caller vouches for the pointer and for the instructions; no alignment is needed.
         unsafe { [_mm256_loadu_ps(at), _mm256_loadu_ps(at.add(8))] }
     }
 
     #[inline(always)]
     unsafe fn store(vector: [__m256; 2], at: *mut f32) {
+        // SAFETY: the caller vouches for the pointer and for the instructions; no alignment is needed.
         unsafe {
             _mm256_storeu_ps(at, vector[0]);
             _mm256_storeu_ps(at.add(8), vector[1]);
@@ -57,6 +57,7 @@ impl Simd for Avx2 {
 
     #[inline(always)]
     unsafe fn from_f16(at: *const u8) -> [__m256; 2] {
+        // SAFETY: the caller vouches for the pointer and for the instructions; no alignment is needed.
         unsafe {
             let halves = [_mm_loadu_si128(at.cast()), _mm_loadu_si128(at.add(16).cast())];
             [_mm256_cvtph_ps(halves[0]), _mm256_cvtph_ps(halves[1])]
@@ -65,6 +66,7 @@ impl Simd for Avx2 {
 
     #[inline(always)]
     unsafe fn from_bf16(at: *const u8) -> [__m256; 2] {
+        // SAFETY: the caller vouches for the pointer and for the instructions; no alignment is needed.
         unsafe {
             array!(2, _mm256_setzero_ps(), half => {
                 let wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(at.add(16 * half).cast()));
@@ -75,6 +77,7 @@ impl Simd for Avx2 {
 
     #[inline(always)]
     unsafe fn from_u8(values: [u8; 16]) -> [__m256; 2] {
+        // SAFETY: arithmetic on values; the caller has the instructions.
         unsafe {
             let values = values.as_ptr();
             array!(2, _mm256_setzero_ps(), half => {
@@ -85,6 +88,7 @@ impl Simd for Avx2 {
 
     #[inline(always)]
     unsafe fn from_i8(at: *const u8) -> [__m256; 2] {
+        // SAFETY: the caller vouches for the pointer and for the instructions; no alignment is needed.
         unsafe {
             array!(2, _mm256_setzero_ps(), half => {
                 _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(at.add(8 * half).cast())))
@@ -94,41 +98,49 @@ impl Simd for Avx2 {
 
     #[inline(always)]
     unsafe fn add(a: [__m256; 2], b: [__m256; 2]) -> [__m256; 2] {
+        // SAFETY: arithmetic on values; the caller has the instructions.
         unsafe { [_mm256_add_ps(a[0], b[0]), _mm256_add_ps(a[1], b[1])] }
     }
 
     #[inline(always)]
     unsafe fn sub(a: [__m256; 2], b: [__m256; 2]) -> [__m256; 2] {
+        // SAFETY: arithmetic on values; the caller has the instructions.
         unsafe { [_mm256_sub_ps(a[0], b[0]), _mm256_sub_ps(a[1], b[1])] }
     }
 
     #[inline(always)]
     unsafe fn mul(a: [__m256; 2], b: [__m256; 2]) -> [__m256; 2] {
+        // SAFETY: arithmetic on values; the caller has the instructions.
         unsafe { [_mm256_mul_ps(a[0], b[0]), _mm256_mul_ps(a[1], b[1])] }
     }
 
     #[inline(always)]
     unsafe fn div(a: [__m256; 2], b: [__m256; 2]) -> [__m256; 2] {
+        // SAFETY: arithmetic on values; the caller has the instructions.
         unsafe { [_mm256_div_ps(a[0], b[0]), _mm256_div_ps(a[1], b[1])] }
     }
 
     #[inline(always)]
     unsafe fn fma(a: [__m256; 2], b: [__m256; 2], c: [__m256; 2]) -> [__m256; 2] {
+        // SAFETY: arithmetic on values; the caller has the instructions.
         unsafe { [_mm256_fmadd_ps(a[0], b[0], c[0]), _mm256_fmadd_ps(a[1], b[1], c[1])] }
     }
 
     #[inline(always)]
     unsafe fn max(a: [__m256; 2], b: [__m256; 2]) -> [__m256; 2] {
+        // SAFETY: arithmetic on values; the caller has the instructions.
         unsafe { [_mm256_max_ps(a[0], b[0]), _mm256_max_ps(a[1], b[1])] }
     }
 
     #[inline(always)]
     unsafe fn min(a: [__m256; 2], b: [__m256; 2]) -> [__m256; 2] {
+        // SAFETY: arithmetic on values; the caller has the instructions.
         unsafe { [_mm256_min_ps(a[0], b[0]), _mm256_min_ps(a[1], b[1])] }
     }
 
     #[inline(always)]
     unsafe fn abs(a: [__m256; 2]) -> [__m256; 2] {
+        // SAFETY: arithmetic on values; the caller has the instructions.
         unsafe {
             let sign = _mm256_set1_ps(-0.0);
             [_mm256_andnot_ps(sign, a[0]), _mm256_andnot_ps(sign, a[1])]
@@ -137,6 +149,7 @@ impl Simd for Avx2 {
 
     #[inline(always)]
     unsafe fn add_exponent(value: [__m256; 2], shifted: [__m256; 2]) -> [__m256; 2] {
+        // SAFETY: arithmetic on values; the caller has the instructions.
         unsafe {
             array!(2, value[0], half => {
                 let exponent = _mm256_slli_epi32::<23>(_mm256_castps_si256(shifted[half]));
@@ -147,17 +160,20 @@ impl Simd for Avx2 {
 
     #[inline(always)]
     unsafe fn sum(a: [__m256; 2]) -> f32 {
+        // SAFETY: arithmetic on values; the caller has the instructions.
         unsafe { sum_of_eight(_mm256_add_ps(a[0], a[1])) }
     }
 
     #[inline(always)]
     unsafe fn largest(a: [__m256; 2]) -> f32 {
+        // SAFETY: arithmetic on values; the caller has the instructions.
         unsafe { largest_of_eight(_mm256_max_ps(a[0], a[1])) }
     }
 
     #[inline(always)]
     unsafe fn quants(vector: [__m256; 2]) -> [i8; 16] {
         let mut quants = [0; 16];
+        // SAFETY: arithmetic on values; the caller has the instructions.
         unsafe {
             let (low, high) = (_mm256_cvtps_epi32(vector[0]), _mm256_cvtps_epi32(vector[1]));
             // Packing works within halves of 128 bits, so the quarters come out in the order 0, 2, 1, 3.
@@ -170,11 +186,13 @@ impl Simd for Avx2 {
 
     #[inline(always)]
     unsafe fn bytes(at: *const u8) -> [__m256i; 2] {
+        // SAFETY: the caller vouches for the pointer and for the instructions; no alignment is needed.
         unsafe { [_mm256_loadu_si256(at.cast()), _mm256_loadu_si256(at.add(32).cast())] }
     }
 
     #[inline(always)]
     unsafe fn store_bytes(bytes: [__m256i; 2], at: *mut u8) {
+        // SAFETY: the caller vouches for the pointer and for the instructions; no alignment is needed.
         unsafe {
             _mm256_storeu_si256(at.cast(), bytes[0]);
             _mm256_storeu_si256(at.add(32).cast(), bytes[1]);
@@ -183,6 +201,7 @@ impl Simd for Avx2 {
 
     #[inline(always)]
     unsafe fn and(a: [__m256i; 2], mask: u8) -> [__m256i; 2] {
+        // SAFETY: arithmetic on values; the caller has the instructions.
         unsafe {
             let mask = _mm256_set1_epi8(mask as i8);
             [_mm256_and_si256(a[0], mask), _mm256_and_si256(a[1], mask)]
@@ -191,11 +210,13 @@ impl Simd for Avx2 {
 
     #[inline(always)]
     unsafe fn or(a: [__m256i; 2], b: [__m256i; 2]) -> [__m256i; 2] {
+        // SAFETY: arithmetic on values; the caller has the instructions.
         unsafe { [_mm256_or_si256(a[0], b[0]), _mm256_or_si256(a[1], b[1])] }
     }
 
     #[inline(always)]
     unsafe fn right(a: [__m256i; 2], bits: u32) -> [__m256i; 2] {
+        // SAFETY: arithmetic on values; the caller has the instructions.
         unsafe {
             let bits = _mm_cvtsi32_si128(bits as i32);
             [_mm256_srl_epi16(a[0], bits), _mm256_srl_epi16(a[1], bits)]
@@ -204,6 +225,7 @@ impl Simd for Avx2 {
 
     #[inline(always)]
     unsafe fn left(a: [__m256i; 2], bits: u32) -> [__m256i; 2] {
+        // SAFETY: arithmetic on values; the caller has the instructions.
         unsafe {
             let bits = _mm_cvtsi32_si128(bits as i32);
             [_mm256_sll_epi16(a[0], bits), _mm256_sll_epi16(a[1], bits)]
@@ -212,6 +234,7 @@ impl Simd for Avx2 {
 
     #[inline(always)]
     unsafe fn fifth_bits(bits: [__m256i; 2], k: usize) -> [__m256i; 2] {
+        // SAFETY: arithmetic on values; the caller has the instructions.
         unsafe {
             // Each row's byte with the four bits, four times; then a bit of its own is tested in each.
             let byte = _mm_set1_epi32((k / 2) as i32 * 0x0101_0101);
@@ -228,6 +251,7 @@ impl Simd for Avx2 {
 
     #[inline(always)]
     unsafe fn prefetch(at: *const u8) {
+        // SAFETY: the caller vouches for the pointer and for the instructions; no alignment is needed.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
     }
 
@@ -246,6 +270,7 @@ impl Simd for Avx2 {
             6 => 2,
             _ => 8,
         };
+        // SAFETY: the caller vouches for the pointer and for the instructions; no alignment is needed.
         unsafe {
             let mut out = [[_mm256_setzero_ps(); 2]; T];
             let ones = _mm256_set1_epi16(1);

@@ -10,35 +10,37 @@ pub(super) struct Avx512;
 
 type Chosen = Avx512;
 
-// SAFETY of all blocks here: pointers are valid for what is read or written, and the processor has the instructions,
-// as the caller promises. Loads and stores need no alignment.
-#[expect(clippy::undocumented_unsafe_blocks, reason = "said once for all above")]
 impl Simd for Avx512 {
     type F = __m512;
     type B = __m512i;
 
     #[inline(always)]
     unsafe fn splat(value: f32) -> __m512 {
+        // SAFETY: arithmetic on values; the caller has the instructions.
         unsafe { _mm512_set1_ps(value) }
     }
 
     #[inline(always)]
     unsafe fn load(at: *const f32) -> __m512 {
+        // SAFETY: the caller vouches for the pointer and for the instructions; no alignment is needed.
         unsafe { _mm512_loadu_ps(at) }
     }
 
     #[inline(always)]
     unsafe fn store(vector: __m512, at: *mut f32) {
+        // SAFETY: the caller vouches for the pointer and for the instructions; no alignment is needed.
         unsafe { _mm512_storeu_ps(at, vector) }
     }
 
     #[inline(always)]
     unsafe fn from_f16(at: *const u8) -> __m512 {
+        // SAFETY: the caller vouches for the pointer and for the instructions; no alignment is needed.
         unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(at.cast())) }
     }
 
     #[inline(always)]
     unsafe fn from_bf16(at: *const u8) -> __m512 {
+        // SAFETY: the caller vouches for the pointer and for the instructions; no alignment is needed.
         unsafe {
             let wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(at.cast()));
             _mm512_castsi512_ps(_mm512_slli_epi32::<16>(wide))
@@ -47,56 +49,67 @@ impl Simd for Avx512 {
 
     #[inline(always)]
     unsafe fn from_u8(values: [u8; 16]) -> __m512 {
+        // SAFETY: arithmetic on values; the caller has the instructions.
         unsafe { _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(values.as_ptr().cast()))) }
     }
 
     #[inline(always)]
     unsafe fn from_i8(at: *const u8) -> __m512 {
+        // SAFETY: the caller vouches for the pointer and for the instructions; no alignment is needed.
         unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(at.cast()))) }
     }
 
     #[inline(always)]
     unsafe fn add(a: __m512, b: __m512) -> __m512 {
+        // SAFETY: arithmetic on values; the caller has the instructions.
         unsafe { _mm512_add_ps(a, b) }
     }
 
     #[inline(always)]
     unsafe fn sub(a: __m512, b: __m512) -> __m512 {
+        // SAFETY: arithmetic on values; the caller has the instructions.
         unsafe { _mm512_sub_ps(a, b) }
     }
 
     #[inline(always)]
     unsafe fn mul(a: __m512, b: __m512) -> __m512 {
+        // SAFETY: arithmetic on values; the caller has the instructions.
         unsafe { _mm512_mul_ps(a, b) }
     }
 
     #[inline(always)]
     unsafe fn div(a: __m512, b: __m512) -> __m512 {
+        // SAFETY: arithmetic on values; the caller has the instructions.
         unsafe { _mm512_div_ps(a, b) }
     }
 
     #[inline(always)]
     unsafe fn fma(a: __m512, b: __m512, c: __m512) -> __m512 {
+        // SAFETY: arithmetic on values; the caller has the instructions.
         unsafe { _mm512_fmadd_ps(a, b, c) }
     }
 
     #[inline(always)]
     unsafe fn max(a: __m512, b: __m512) -> __m512 {
+        // SAFETY: arithmetic on values; the caller has the instructions.
         unsafe { _mm512_max_ps(a, b) }
     }
 
     #[inline(always)]
     unsafe fn min(a: __m512, b: __m512) -> __m512 {
+        // SAFETY: arithmetic on values; the caller has the instructions.
         unsafe { _mm512_min_ps(a, b) }
     }
 
     #[inline(always)]
     unsafe fn abs(a: __m512) -> __m512 {
+        // SAFETY: arithmetic on values; the caller has the instructions.
         unsafe { _mm512_abs_ps(a) }
     }
 
     #[inline(always)]
     unsafe fn add_exponent(value: __m512, shifted: __m512) -> __m512 {
+        // SAFETY: arithmetic on values; the caller has the instructions.
         unsafe {
             let exponent = _mm512_slli_epi32::<23>(_mm512_castps_si512(shifted));
             _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(value), exponent))
@@ -105,17 +118,20 @@ impl Simd for Avx512 {
 
     #[inline(always)]
     unsafe fn sum(a: __m512) -> f32 {
+        // SAFETY: arithmetic on values; the caller has the instructions.
         unsafe { sum_of_eight(_mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps::<1>(a))) }
     }
 
     #[inline(always)]
     unsafe fn largest(a: __m512) -> f32 {
+        // SAFETY: arithmetic on values; the caller has the instructions.
         unsafe { largest_of_eight(_mm256_max_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps::<1>(a))) }
     }
 
     #[inline(always)]
     unsafe fn quants(vector: __m512) -> [i8; 16] {
         let mut quants = [0; 16];
+        // SAFETY: arithmetic on values; the caller has the instructions.
         unsafe {
             let bytes = _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(vector));
             _mm_storeu_si128(quants.as_mut_ptr().cast(), bytes);
@@ -125,36 +141,43 @@ impl Simd for Avx512 {
 
     #[inline(always)]
     unsafe fn bytes(at: *const u8) -> __m512i {
+        // SAFETY: the caller vouches for the pointer and for the instructions; no alignment is needed.
         unsafe { _mm512_loadu_si512(at.cast()) }
     }
 
     #[inline(always)]
     unsafe fn store_bytes(bytes: __m512i, at: *mut u8) {
+        // SAFETY: the caller vouches for the pointer and for the instructions; no alignment is needed.
         unsafe { _mm512_storeu_si512(at.cast(), bytes) }
     }
 
     #[inline(always)]
     unsafe fn and(a: __m512i, mask: u8) -> __m512i {
+        // SAFETY: arithmetic on values; the caller has the instructions.
         unsafe { _mm512_and_si512(a, _mm512_set1_epi8(mask as i8)) }
     }
 
     #[inline(always)]
     unsafe fn or(a: __m512i, b: __m512i) -> __m512i {
+        // SAFETY: arithmetic on values; the caller has the instructions.
         unsafe { _mm512_or_si512(a, b) }
     }
 
     #[inline(always)]
     unsafe fn right(a: __m512i, bits: u32) -> __m512i {
+        // SAFETY: arithmetic on values; the caller has the instructions.
         unsafe { _mm512_srl_epi16(a, _mm_cvtsi32_si128(bits as i32)) }
     }
 
     #[inline(always)]
     unsafe fn left(a: __m512i, bits: u32) -> __m512i {
+        // SAFETY: arithmetic on values; the caller has the instructions.
         unsafe { _mm512_sll_epi16(a, _mm_cvtsi32_si128(bits as i32)) }
     }
 
     #[inline(always)]
     unsafe fn fifth_bits(bits: __m512i, k: usize) -> __m512i {
+        // SAFETY: arithmetic on values; the caller has the instructions.
         unsafe {
             // Each row's byte with the four bits, four times; then a bit of its own is tested in each.
             let byte = (k / 2) as i32 * 0x0101_0101;
@@ -169,6 +192,7 @@ impl Simd for Avx512 {
 
     #[inline(always)]
     unsafe fn prefetch(at: *const u8) {
+        // SAFETY: the caller vouches for the pointer and for the instructions; no alignment is needed.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
     }
 
@@ -180,6 +204,7 @@ impl Simd for Avx512 {
         blocks: [*const Block; T],
         sums: [i32; T],
     ) -> [__m512; T] {
+        // SAFETY: the caller vouches for the pointer and for the instructions; no alignment is needed.
         unsafe {
             let shift = _mm_cvtsi32_si128(F::OFFSET as i32);
             let mut dots = [_mm512_setzero_si512(); T];

@@ -1,5 +1,6 @@
 //! Which instructions the processor has, and the operating system has switched on.
 use super::Kernels;
+#[cfg(feature = "plain")]
 use super::plain::Plain;
 #[cfg(target_arch = "x86_64")]
 use super::{avx2::Avx2, avx512::Avx512};
@@ -7,7 +8,7 @@ use super::{avx2::Avx2, avx512::Avx512};
 /// A set of instructions that the inner loops are compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Isa {
-    /// What every processor has.
+    /// What every processor has; compiled in with the feature `plain` only.
     Plain,
     /// AVX2 with FMA and F16C: Milan and its like.
     Avx2,
@@ -16,6 +17,7 @@ pub enum Isa {
 }
 
 /// Private, so that only [`Isa::kernels`] can hand them out.
+#[cfg(feature = "plain")]
 static PLAIN: Kernels = Kernels::of::<Plain>("plain");
 #[cfg(target_arch = "x86_64")]
 static AVX2: Kernels = Kernels::of::<Avx2>("avx2");
@@ -36,7 +38,7 @@ impl Isa {
     #[must_use]
     pub fn is_supported(self) -> bool {
         match self {
-            Self::Plain => true,
+            Self::Plain => cfg!(feature = "plain"),
             #[cfg(target_arch = "x86_64")]
             _ => x86::supports(self),
             #[cfg(not(target_arch = "x86_64"))]
@@ -44,17 +46,17 @@ impl Isa {
         }
     }
 
-    /// The functions; the plainest where the processor lacks these.
-    pub(crate) fn kernels(self) -> &'static Kernels {
-        if !self.is_supported() {
-            return &PLAIN;
-        }
+    /// The functions; the plainest where the processor lacks these, and none where it cannot run those either.
+    pub(crate) fn kernels(self) -> Option<&'static Kernels> {
         match self {
             #[cfg(target_arch = "x86_64")]
-            Self::Avx2 => &AVX2,
+            Self::Avx512 if self.is_supported() => Some(&AVX512),
             #[cfg(target_arch = "x86_64")]
-            Self::Avx512 => &AVX512,
-            _ => &PLAIN,
+            Self::Avx2 if self.is_supported() => Some(&AVX2),
+            #[cfg(feature = "plain")]
+            _ => Some(&PLAIN),
+            #[cfg(not(feature = "plain"))]
+            _ => None,
         }
     }
 }

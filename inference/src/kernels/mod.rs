@@ -22,6 +22,7 @@ pub(crate) mod exp;
 mod format;
 pub(crate) mod matrix;
 pub(crate) mod pack;
+#[cfg(feature = "plain")]
 mod plain;
 #[cfg(all(feature = "cli", target_arch = "x86_64"))]
 pub(crate) mod probe;
@@ -97,24 +98,30 @@ macro_rules! compiled {
         unsafe fn unpack<F: Format>(tiles: *const u8, count: usize, panel: *mut u8) {
             #[target_feature(enable = $features)]
             unsafe fn compiled<F: Format>(tiles: *const u8, count: usize, panel: *mut u8) {
+                // SAFETY: the caller vouches for the job and for the instructions.
                 unsafe { $crate::kernels::matrix::unpack::<Chosen, F>(tiles, count, panel) }
             }
+            // SAFETY: the caller vouches for the job and for the instructions.
             unsafe { compiled::<F>(tiles, count, panel) }
         }
 
         unsafe fn attend(job: &$crate::kernels::attention::Job<'_>) {
             #[target_feature(enable = $features)]
             unsafe fn compiled(job: &$crate::kernels::attention::Job<'_>) {
+                // SAFETY: the caller vouches for the job and for the instructions.
                 unsafe { $crate::kernels::attention::attend::<Chosen>(job) }
             }
+            // SAFETY: the caller vouches for the job and for the instructions.
             unsafe { compiled(job) }
         }
 
         unsafe fn elementwise(task: $crate::kernels::elementwise::Task<'_>) {
             #[target_feature(enable = $features)]
             unsafe fn compiled(task: $crate::kernels::elementwise::Task<'_>) {
+                // SAFETY: the caller vouches for the job and for the instructions.
                 unsafe { $crate::kernels::elementwise::run::<Chosen>(task) }
             }
+            // SAFETY: the caller vouches for the job and for the instructions.
             unsafe { compiled(task) }
         }
     };
@@ -122,8 +129,10 @@ macro_rules! compiled {
         unsafe fn $name<F: Format>(job: &$crate::kernels::matrix::Job<'_>, group: usize, token: usize) {
             #[target_feature(enable = $features)]
             unsafe fn compiled<F: Format>(job: &$crate::kernels::matrix::Job<'_>, group: usize, token: usize) {
+                // SAFETY: the caller vouches for the job and for the instructions.
                 unsafe { $crate::kernels::matrix::$inner::<Chosen, F, $groups, $tokens>(job, group, token) }
             }
+            // SAFETY: the caller vouches for the job and for the instructions.
             unsafe { compiled::<F>(job, group, token) }
         }
     };
@@ -135,8 +144,10 @@ macro_rules! compiled {
                 group: usize,
                 token: usize,
             ) {
+                // SAFETY: the caller vouches for the job and for the instructions.
                 unsafe { $crate::kernels::matrix::floats::<Chosen, K, $groups, $tokens>(job, group, token) }
             }
+            // SAFETY: the caller vouches for the job and for the instructions.
             unsafe { compiled::<K>(job, group, token) }
         }
     };

@@ -35,8 +35,6 @@ fn shift(a: [u8; 64], apply: impl Fn(u16) -> u16) -> [u8; 64] {
     from_fn(|i| apply(u16::from_le_bytes([a[i / 2 * 2], a[i / 2 * 2 + 1]])).to_le_bytes()[i % 2])
 }
 
-// SAFETY of all blocks here: pointers are valid for what is read or written, as the caller promises.
-#[expect(clippy::undocumented_unsafe_blocks, reason = "said once for all above")]
 impl Simd for Plain {
     type F = [f32; 16];
     type B = [u8; 64];
@@ -50,18 +48,22 @@ impl Simd for Plain {
     }
 
     unsafe fn load(at: *const f32) -> [f32; 16] {
+        // SAFETY: the caller vouches for the pointer and for the instructions; no alignment is needed.
         unsafe { at.cast::<[f32; 16]>().read_unaligned() }
     }
 
     unsafe fn store(vector: [f32; 16], at: *mut f32) {
+        // SAFETY: the caller vouches for the pointer and for the instructions; no alignment is needed.
         unsafe { at.cast::<[f32; 16]>().write_unaligned(vector) }
     }
 
     unsafe fn from_f16(at: *const u8) -> [f32; 16] {
+        // SAFETY: the caller vouches for the pointer and for the instructions; no alignment is needed.
         unsafe { halves(at) }.map(f16_to_f32)
     }
 
     unsafe fn from_bf16(at: *const u8) -> [f32; 16] {
+        // SAFETY: the caller vouches for the pointer and for the instructions; no alignment is needed.
         unsafe { halves(at) }.map(bf16_to_f32)
     }
 
@@ -70,6 +72,7 @@ impl Simd for Plain {
     }
 
     unsafe fn from_i8(at: *const u8) -> [f32; 16] {
+        // SAFETY: the caller vouches for the pointer and for the instructions; no alignment is needed.
         unsafe { at.cast::<[i8; 16]>().read() }.map(f32::from)
     }
 
@@ -124,10 +127,12 @@ impl Simd for Plain {
     }
 
     unsafe fn bytes(at: *const u8) -> [u8; 64] {
+        // SAFETY: the caller vouches for the pointer and for the instructions; no alignment is needed.
         unsafe { at.cast::<[u8; 64]>().read() }
     }
 
     unsafe fn store_bytes(bytes: [u8; 64], at: *mut u8) {
+        // SAFETY: the caller vouches for the pointer and for the instructions; no alignment is needed.
         unsafe { at.cast::<[u8; 64]>().write(bytes) }
     }
 
@@ -165,8 +170,10 @@ impl Simd for Plain {
     ) -> [[f32; 16]; T] {
         let mut dots = sums.map(|sum| [if F::OFFSET > 0 { sum << F::OFFSET } else { 0 }; 16]);
         for k in first..last {
+            // SAFETY: the caller vouches for the pointer and for the instructions; no alignment is needed.
             let weights = unsafe { F::quants::<Self, I>(tile, outer, k) };
             for (dots, block) in dots.iter_mut().zip(blocks) {
+                // SAFETY: the caller vouches for the pointer and for the instructions; no alignment is needed.
                 let quants = unsafe { (*block).quants[k] };
                 for (i, weight) in weights.iter().enumerate() {
                     dots[i / 4] += i32::from(*weight) * i32::from(quants[i % 4]);
@@ -177,42 +184,52 @@ impl Simd for Plain {
     }
 
     unsafe fn one<F: Format>(job: &Job<'_>, group: usize, token: usize) {
+        // SAFETY: arithmetic on values; the caller has the instructions.
         unsafe { matrix::quantised::<Self, F, 1, 1>(job, group, token) }
     }
 
     unsafe fn tile<F: Format>(job: &Job<'_>, group: usize, token: usize) {
+        // SAFETY: arithmetic on values; the caller has the instructions.
         unsafe { Self::one::<F>(job, group, token) }
     }
 
     unsafe fn few<F: Format>(job: &Job<'_>, group: usize, token: usize) {
+        // SAFETY: arithmetic on values; the caller has the instructions.
         unsafe { Self::one::<F>(job, group, token) }
     }
 
     unsafe fn many<F: Format>(job: &Job<'_>, group: usize, token: usize) {
+        // SAFETY: arithmetic on values; the caller has the instructions.
         unsafe { Self::one::<F>(job, group, token) }
     }
 
     unsafe fn one_float<const K: u32>(job: &Job<'_>, group: usize, token: usize) {
+        // SAFETY: arithmetic on values; the caller has the instructions.
         unsafe { matrix::floats::<Self, K, 1, 1>(job, group, token) }
     }
 
     unsafe fn tile_float<const K: u32>(job: &Job<'_>, group: usize, token: usize) {
+        // SAFETY: arithmetic on values; the caller has the instructions.
         unsafe { Self::one_float::<K>(job, group, token) }
     }
 
     unsafe fn many_float<const K: u32>(job: &Job<'_>, group: usize, token: usize) {
+        // SAFETY: arithmetic on values; the caller has the instructions.
         unsafe { Self::one_float::<K>(job, group, token) }
     }
 
     unsafe fn unpack<F: Format>(tiles: *const u8, count: usize, panel: *mut u8) {
+        // SAFETY: the caller vouches for the pointer and for the instructions; no alignment is needed.
         unsafe { matrix::unpack::<Self, F>(tiles, count, panel) }
     }
 
     unsafe fn attend(job: &super::attention::Job<'_>) {
+        // SAFETY: arithmetic on values; the caller has the instructions.
         unsafe { super::attention::attend::<Self>(job) }
     }
 
     unsafe fn elementwise(task: super::elementwise::Task<'_>) {
+        // SAFETY: arithmetic on values; the caller has the instructions.
         unsafe { super::elementwise::run::<Self>(task) }
     }
 }

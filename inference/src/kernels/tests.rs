@@ -16,7 +16,7 @@ use alloc::vec::Vec;
 
 /// The tables that this processor can run, the plain one first.
 fn tables() -> Vec<&'static Kernels> {
-    Isa::ALL.into_iter().filter(|isa| isa.is_supported()).map(Isa::kernels).collect()
+    Isa::ALL.into_iter().filter(|isa| isa.is_supported()).filter_map(Isa::kernels).collect()
 }
 
 fn random_values(random: &mut Random, len: usize) -> Vec<f32> {
