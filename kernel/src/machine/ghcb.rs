@@ -141,9 +141,5 @@ impl HostIo for Host {
 
 /// Tells the operator. A host that does not want to know is no reason to stop.
 pub fn emit(event: Event) {
-    for byte in event.encode() {
-        if Host.port_write(event::PORT, Width::Byte, byte.into()).is_err() {
-            return;
-        }
-    }
+    let _ = with(|ghcb| ghcb.port_write_all(event::PORT, &event.encode()));
 }

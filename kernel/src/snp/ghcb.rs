@@ -194,6 +194,18 @@ impl<P: SharedBytes, E: Exit> Ghcb<P, E> {
         Ok(())
     }
 
+    /// Writes bytes to a port, one after the other, as `REP OUTSB` does (§4.1.2: the bytes are in the scratch area). They fit
+    /// the shared buffer.
+    pub fn port_write_all(&mut self, port: u16, bytes: &[u8]) -> Result<(), HostFault> {
+        if bytes.len() > BUFFER_BYTES {
+            return Err(HostFault);
+        }
+        self.page.write(BUFFER, bytes)?;
+        let info = [port_information(port, Width::Byte)? | PORT_STRING, bytes.len() as u64];
+        self.call(Call { code: IOIO, info, scratch: Some(self.buffer()), ..Call::default() })?;
+        Ok(())
+    }
+
     fn buffer(&self) -> u64 {
         self.page.gpa() + BUFFER as u64
     }
@@ -292,6 +304,8 @@ const fn bit(offset: usize) -> u128 {
 }
 
 const PORT_IN: u64 = 1;
+/// A string instruction with a repeat prefix.
+const PORT_STRING: u64 = 1 << 2 | 1 << 3;
 
 /// `EXITINFO1` of an I/O intercept with a 16-bit port address (APM vol. 2, §15.10.2).
 fn port_information(port: u16, width: Width) -> Result<u64, HostFault> {

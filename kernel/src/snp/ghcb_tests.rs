@@ -82,6 +82,20 @@ fn a_port_write_carries_its_fields() {
 }
 
 #[test]
+fn bytes_for_a_port_go_in_one_call_through_the_buffer() {
+    let mut ghcb = ghcb(|page| {
+        assert_eq!(page.long(EXIT_CODE), 0x7b);
+        // APM vol. 2, §15.10.2: port, 16-bit addresses, bytes, string with repeat prefix, out.
+        assert_eq!((page.long(EXIT_INFO_1), page.long(EXIT_INFO_2)), (0xe9 << 16 | 0b1001_1100, 3));
+        assert_eq!((page.long(SCRATCH), page.long(BUFFER) & 0xff_ffff), (GPA + BUFFER as u64, 0x03_02_01));
+        assert!(page.marked(SCRATCH) && !page.marked(RAX));
+        page.answer(0, 0);
+    });
+    ghcb.port_write_all(0xe9, &[1, 2, 3]).unwrap();
+    assert_eq!(ghcb.port_write_all(0xe9, &[0; BUFFER_BYTES + 1]), Err(HostFault));
+}
+
+#[test]
 fn a_port_read_takes_only_the_width_that_was_asked_for() {
     let mut ghcb = ghcb(|page: &Page| {
         page.answer(0, 0);
