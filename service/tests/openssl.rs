@@ -43,7 +43,8 @@ fn openssl_completes_a_handshake_and_gets_an_answer() {
     for suite in ["TLS_AES_256_GCM_SHA384", "TLS_AES_128_GCM_SHA256"] {
         let output = s_client(&["-tls1_3", "-ciphersuites", suite]);
         assert!(output.contains(&format!("New, TLSv1.3, Cipher is {suite}")), "{output}");
-        assert!(output.contains("Peer signature type: Ed25519"), "{output}");
+        // Versions of OpenSSL write its name in capitals or not.
+        assert!(output.to_lowercase().contains("peer signature type: ed25519"), "{output}");
         assert!(output.contains("HTTP/1.1 400 Bad Request"), "{output}");
         assert!(output.contains("the body must be a nonce of exactly 32 bytes"), "{output}");
         assert!(!output.contains("Post-Handshake New Session Ticket"), "{output}");
