@@ -118,8 +118,7 @@ impl ConfigFile {
         let mut keys = Vec::new();
         let files = [("ed25519.key", Algorithm::Ed25519), ("ml-dsa-44.key", Algorithm::CosignatureMlDsa44)];
         // What cannot be used is found before any key is made.
-        let probe =
-            SignerKey::from_seed(origin, Algorithm::Ed25519, [1; 32]).map_err(|_| TrustError::Origin)?;
+        let probe = SignerKey::generate(origin, Algorithm::Ed25519).map_err(|_| TrustError::Origin)?;
         trust(origin, vec![probe.public().clone()], &witnesses, threshold)?;
         for (file, algorithm) in files {
             write_key(&folder.join(file), origin, algorithm)?;
