@@ -98,7 +98,11 @@ pub fn begin() -> OrFatal<()> {
     let failed = Fatal::new(Termination::GhcbProtocol, this_cpu() as u64);
     let page =
         Slot::of_this_cpu().and_then(|slot| Some(slot.page.borrow().as_ref()?.page().gpa())).ok_or(failed)?;
-    protocol::register(&mut MsrProtocol, page)?;
+    if let Err(fatal) = protocol::register(&mut MsrProtocol, page) {
+        // What ends the VM then must not try to send an event through it.
+        Slot::of_this_cpu().map(|slot| slot.page.replace(None));
+        return Err(fatal);
+    }
     // SAFETY: the page is registered; the MSR protocol is used once more only, to end the VM.
     unsafe { wrmsr(MSR_GHCB, page) };
     Ok(())

@@ -44,6 +44,8 @@ pub struct Hostile {
     event: Vec<u8>,
     /// Whether the guest has said that it listens.
     listening: bool,
+    /// Whether the guest has asked the disk for anything.
+    disk_was_asked: bool,
     /// Whether the moment for a single blow has come.
     due: bool,
     /// How often something was done, for lies that count.
@@ -71,6 +73,7 @@ impl Hostile {
             lie,
             event: Vec::new(),
             listening: false,
+            disk_was_asked: false,
             due: false,
             count: 0,
             shared: Vec::new(),

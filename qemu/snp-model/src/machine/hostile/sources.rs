@@ -37,6 +37,8 @@ impl Machine {
             Some(Lie::TimeStops) if self.hostile.listening => 1 << 40,
             Some(Lie::TimeJumps) => now.wrapping_add((count / 1000).wrapping_mul(YEARS)),
             Some(Lie::TimeBackwards) => (1u64 << 62).wrapping_sub(now),
+            // The clock must not make the guest give up its CPUs first, which start before the disk is asked.
+            Some(Lie::Silent | Lie::ResetInFlight) if !self.hostile.disk_was_asked => now,
             Some(Lie::Silent | Lie::ResetInFlight | Lie::NeverStarted | Lie::LaunchVmsa) => {
                 now.wrapping_add(count * SECONDS)
             }

@@ -216,6 +216,7 @@ impl Machine {
     }
 
     fn disk_request(&mut self, lie: Lie, (gpa, bytes, value): (u64, usize, u64), bar: u64, queue: Queue) {
+        self.hostile.disk_was_asked = true;
         match lie {
             Lie::Silent => return,
             // The request is in the ring, but the device has forgotten the ring.
