@@ -144,6 +144,10 @@ impl Site<'_> {
         let mut arguments = vec!["--state".to_owned(), self.state.display().to_string()];
         if let Attack::Lie(lie) = attack {
             arguments.extend(["--hostile".to_owned(), lie.name().to_owned()]);
+            // These take a page away for single instructions, while no other CPU may run.
+            if matches!(lie, Lie::StaleLines | Lie::DoubleFetch | Lie::ReplyChanges) {
+                arguments.push("--icount".to_owned());
+            }
         }
         let rom = self.image.join("cloister.rom");
         let mut guest = Guest::start(&Start { image: &rom, weights: &build::weights(), arguments })?;

@@ -175,8 +175,7 @@ impl<P: SharedBytes, E: Exit> Ghcb<P, E> {
         /// Bits 31:0; VMPL 0 in bits 19:16.
         const CREATE: u64 = 1;
         let info = [u64::from(apic_id) << 32 | CREATE, vmsa];
-        self.call(Call { code: AP_CREATION, info, rax: Some(features), ..Call::default() })?;
-        Ok(())
+        self.call(Call { code: AP_CREATION, info, rax: Some(features), ..Call::default() }).map(drop)
     }
 
     /// Has a vCPU that halts go on, or not halt the next time: KVM's hypercall `KVM_HC_KICK_CPU` (Linux
@@ -202,8 +201,7 @@ impl<P: SharedBytes, E: Exit> Ghcb<P, E> {
         }
         self.page.write(BUFFER, bytes)?;
         let info = [port_information(port, Width::Byte)? | PORT_STRING, bytes.len() as u64];
-        self.call(Call { code: IOIO, info, scratch: Some(self.buffer()), ..Call::default() })?;
-        Ok(())
+        self.call(Call { code: IOIO, info, scratch: Some(self.buffer()), ..Call::default() }).map(drop)
     }
 
     fn buffer(&self) -> u64 {
@@ -274,8 +272,7 @@ impl<P: SharedBytes, E: Exit> HostIo for Ghcb<P, E> {
     fn port_write(&mut self, port: u16, width: Width, value: u32) -> Result<(), HostFault> {
         let info = port_information(port, width)?;
         let rax = u64::from(value) & mask(width);
-        self.call(Call { code: IOIO, info: [info, 0], rax: Some(rax), ..Call::default() })?;
-        Ok(())
+        self.call(Call { code: IOIO, info: [info, 0], rax: Some(rax), ..Call::default() }).map(drop)
     }
 
     fn mmio_read(&mut self, gpa: u64, width: Width) -> Result<Alleged<u64>, HostFault> {
@@ -287,8 +284,7 @@ impl<P: SharedBytes, E: Exit> HostIo for Ghcb<P, E> {
     fn mmio_write(&mut self, gpa: u64, width: Width, value: u64) -> Result<(), HostFault> {
         self.write(BUFFER, value & mask(width))?;
         let info = [gpa, width.bytes()];
-        self.call(Call { code: MMIO_WRITE, info, scratch: Some(self.buffer()), ..Call::default() })?;
-        Ok(())
+        self.call(Call { code: MMIO_WRITE, info, scratch: Some(self.buffer()), ..Call::default() }).map(drop)
     }
 }
 
