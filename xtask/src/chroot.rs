@@ -7,6 +7,11 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+/// The distribution's minimal system could not be made here, which says nothing about the image.
+#[derive(Debug, thiserror::Error)]
+#[error("debootstrap cannot make a minimal system here")]
+pub struct NoSystem;
+
 /// Builds the image here and in a chroot, and has `cloister-image audit` compare the two.
 ///
 /// # Errors
@@ -16,7 +21,7 @@ pub fn audit() -> Result<()> {
         can_make_one(),
         "making a chroot takes root and mounts; run this as root, outside of a container"
     );
-    setup::for_chroot()?;
+    setup::for_chroot().context(NoSystem)?;
     build::programs()?;
     let folder = tempfile::Builder::new().prefix("cloister-chroot-").tempdir_in("/var/tmp")?;
     let root = folder.path();
@@ -26,7 +31,7 @@ pub fn audit() -> Result<()> {
     let suite = release("VERSION_CODENAME")?;
     let mut debootstrap = Command::new("debootstrap");
     debootstrap.args(["--variant=minbase", "--include=gcc,libc6-dev", &suite]).arg(root);
-    build::run(debootstrap.stdout(Stdio::null()))?;
+    build::run(debootstrap.stdout(Stdio::null())).context(NoSystem)?;
 
     eprintln!("copying the toolchain, the source and its crates into it");
     fs::create_dir(&inside)?;
