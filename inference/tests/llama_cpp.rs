@@ -157,7 +157,8 @@ fn quantised_weights_are_no_further_from_the_exact_result_than_llama_cpp_is() {
         let allowed = match kind.block_elements() {
             // Only the order of additions differs, and keys and values are kept in half precision.
             1 => theirs.max(0.1),
-            // Both quantise vectors to the same steps, so which of them is nearer is chance.
+            // Both quantise vectors to the same steps. Seen here: up to 1.09 (Q4_1), on four positions of one small model;
+            // larger models have to show whether that is chance.
             32 => theirs * 1.2,
             _ => theirs,
         };
