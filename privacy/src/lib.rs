@@ -8,4 +8,16 @@
 //! * **A doubt is a refusal**: a token that cannot be shown to be unspent is refused.
 #![forbid(unsafe_code)]
 
+pub mod bhttp;
+pub mod body;
+#[cfg(feature = "services")]
+pub mod gateway;
+pub mod ohttp;
+#[cfg(feature = "services")]
+pub mod relay;
+#[cfg(feature = "services")]
+pub mod serve;
+pub mod session;
+pub mod tls;
 pub mod token;
+pub mod transport;
