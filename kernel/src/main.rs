@@ -26,7 +26,7 @@ use machine::cpus::{self, Cpus};
 use machine::ghcb::{Host, emit};
 use machine::memory::{self, Memory};
 use machine::shared::SharedRun;
-use machine::{clock, descriptors, ghcb, heap, image, instructions, paging, processor, random};
+use machine::{clock, descriptors, ghcb, heap, image, paging, processor, random};
 use service::{Service, StartError};
 use wire::event::{DeviceKind, Event};
 use wire::termination::Termination;
@@ -111,7 +111,7 @@ fn run() -> OrFatal<Infallible> {
             cpus::tidy();
         }
         if !moved && !worked {
-            (0..REST).for_each(|_| instructions::pause());
+            (0..REST).for_each(|_| core::hint::spin_loop());
         }
     }
 }
@@ -139,7 +139,7 @@ fn model(
     let patience = || {
         let start = clock::now_ms();
         move || {
-            instructions::pause();
+            core::hint::spin_loop();
             clock::now_ms().saturating_sub(start) < DISK_PATIENCE_MS
         }
     };

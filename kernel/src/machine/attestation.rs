@@ -1,7 +1,7 @@
 //! Guest messages on the hardware's side: the secrets page, and the way to the AMD-SP and back.
 
 use super::shared::SharedRun;
-use super::{ghcb, instructions, paging};
+use super::{ghcb, paging};
 use ::attestation::certificate_table;
 use alloc::vec::Vec;
 use kernel::fatal::{Fatal, OrFatal};
@@ -25,11 +25,8 @@ pub unsafe fn messenger() -> OrFatal<Messenger> {
     // SAFETY: the page is private, mapped, and by the caller's promise used here only.
     let page = unsafe { &mut *(secrets::GPA as *mut [u8; secrets::BYTES]) };
     let key = secrets::take_vmpck0(page)?;
-    // SAFETY: the borrow of the page has ended, and the CPUID page was copied.
-    unsafe {
-        paging::unmap_page(secrets::GPA);
-        paging::unmap_page(cpuid::GPA);
-    }
+    paging::unmap(secrets::GPA)?;
+    paging::unmap(cpuid::GPA)?;
     Ok(Messenger::new(key))
 }
 
@@ -88,6 +85,6 @@ impl Carrier for GhcbCarrier {
     }
 
     fn rest(&mut self) {
-        (0..REST).for_each(|_| instructions::pause());
+        (0..REST).for_each(|_| core::hint::spin_loop());
     }
 }

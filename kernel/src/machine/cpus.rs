@@ -48,7 +48,7 @@ pub fn start(count: u32, areas: Range<u64>, shared: &mut SharedRun, status: SevS
     };
     let begin = clock::now_ms();
     let patience = || {
-        instructions::pause();
+        core::hint::spin_loop();
         clock::now_ms().saturating_sub(begin) < PATIENCE_MS
     };
     POOL.start(count as usize, create, patience)
@@ -108,7 +108,7 @@ struct Hardware;
 
 impl pool::Processor for Hardware {
     fn pause(&self) {
-        instructions::pause();
+        core::hint::spin_loop();
     }
 
     fn halt(&self) {

@@ -73,7 +73,7 @@ pub fn start() -> OrFatal<bool> {
     protocol::share_page(&mut msr, page)?;
     // SAFETY: from here on the page is used by `SharedRun` only.
     let mut run = unsafe {
-        paging::share_image_page(page);
+        paging::share(page)?;
         SharedRun::new(page, ghcb::BYTES)
     };
     run.clear();

@@ -135,11 +135,6 @@ pub fn rdtsc() -> u64 {
     unsafe { core::arch::x86_64::_rdtsc() }
 }
 
-/// Tells the processor that this is a loop that waits.
-pub fn pause() {
-    core::hint::spin_loop();
-}
-
 /// One value of RDSEED, or `None` if it had none ready. The 64-bit form: the shorter ones can return 0 and claim
 /// success on some processors (AMD-SB-7055).
 pub fn rdseed() -> Option<u64> {

@@ -4,6 +4,7 @@ use super::cpus::Cpus;
 use super::paging::{Mapper, Owner};
 use super::shared::SharedRun;
 use super::{cpus, ghcb, heap, instructions, paging};
+use core::arch::asm;
 use core::ops::Range;
 use core::ptr;
 use kernel::fatal::OrFatal;
@@ -38,11 +39,14 @@ impl accept::Machine for Taker {
     }
 
     fn touch(&self, frame: u64) {
-        for page in (frame..frame + FRAME).step_by(4096) {
+        for pages in (frame..frame + FRAME).step_by(32 * 4096) {
+            // Two loads a page and nothing else: there are 262,144 pages in a GiB.
             // SAFETY: the frame is mapped and valid; the bytes mean nothing.
             unsafe {
-                (page as *const u8).read_volatile();
-                ((page + 4095) as *const u8).read_volatile();
+                asm!(
+                    ".set touched, 0; .rept 32; mov {0}, [{1} + touched]; mov {0}, [{1} + touched + 4095]; .set touched, touched + 4096; .endr",
+                    out(reg_byte) _, in(reg) pages, options(nostack, readonly, preserves_flags),
+                );
             }
         }
     }

@@ -22,11 +22,8 @@ pub enum Owner {
 }
 
 const fn flags(owner: Owner) -> u64 {
-    let owner = match owner {
-        Owner::Guest => PRIVATE,
-        Owner::Host => 0,
-    };
-    PRESENT | WRITABLE | NO_EXECUTE | owner
+    let private = if matches!(owner, Owner::Guest) { PRIVATE } else { 0 };
+    PRESENT | WRITABLE | NO_EXECUTE | private
 }
 
 /// Maps frames of 2 MiB; takes the tables that this needs from a run of validated, mapped, zeroed memory.
@@ -126,12 +123,17 @@ fn leaf(address: u64) -> OrFatal<(u64, bool)> {
 
 /// Removes the mapping of a page of 4 KiB, of which this CPU alone may know.
 pub fn unmap(page: u64) -> OrFatal<()> {
+    change(page, 0)
+}
+
+/// Gives the page of 4 KiB at `page` another entry.
+fn change(page: u64, value: u64) -> OrFatal<()> {
     let (entry, large) = leaf(page)?;
     if large {
         return Err(Fatal::new(Termination::PageTables, page));
     }
-    write(entry, 0);
-    // SAFETY: an access that this forbids ends the VM.
+    write(entry, value);
+    // SAFETY: the callers answer for what is in the page; an access that the entry forbids ends the VM.
     unsafe { instructions::invlpg(page) };
     Ok(())
 }
@@ -150,30 +152,12 @@ pub fn check(layout: &Layout, weights: &[u8]) -> OrFatal<()> {
     rules.check(image::tables(), &read).map(|_| ())
 }
 
-/// The entry of a 4 KiB page of the first 6 MiB.
-fn image_entry(page: u64) -> u64 {
-    const PAGE_TABLES: u64 = 3 * TABLE;
-    image::tables() + PAGE_TABLES + page / 4096 * 8
-}
-
-/// Turns the mapping of a page of the image into a shared one.
+/// Turns the mapping of a page of 4 KiB into a shared one.
 ///
 /// # Safety
 /// Nothing but volatile copies touches the page from here on.
-pub unsafe fn share_image_page(page: u64) {
-    write(image_entry(page), page | flags(Owner::Host));
-    // SAFETY: the caller answers for what is in the page.
-    unsafe { instructions::invlpg(page) };
-}
-
-/// Removes the mapping of a page below 6 MiB.
-///
-/// # Safety
-/// No Rust value lies in the page.
-pub unsafe fn unmap_page(page: u64) {
-    write(image_entry(page), 0);
-    // SAFETY: the caller answers for what was in the page.
-    unsafe { instructions::invlpg(page) };
+pub unsafe fn share(page: u64) -> OrFatal<()> {
+    change(page, page | flags(Owner::Host))
 }
 
 fn read(entry: u64) -> u64 {

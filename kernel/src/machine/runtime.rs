@@ -1,8 +1,8 @@
 //! What the compiler and the libraries expect of a platform.
 
 use super::descriptors::this_cpu;
+use super::ghcb;
 use super::terminate::terminate;
-use super::{ghcb, instructions};
 use core::arch::asm;
 use core::panic::PanicInfo;
 use core::sync::atomic::{AtomicUsize, Ordering};
@@ -27,7 +27,7 @@ unsafe impl critical_section::Impl for OneAtATime {
             return true;
         }
         while INSIDE.compare_exchange_weak(0, this, Ordering::Acquire, Ordering::Relaxed).is_err() {
-            instructions::pause();
+            core::hint::spin_loop();
         }
         false
     }

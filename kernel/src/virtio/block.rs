@@ -34,27 +34,20 @@ pub struct Block<H, M> {
     memory: M,
     queue: Queue,
     doorbell: Doorbell,
-    capacity: u64,
     dead: bool,
 }
 
 impl<H: HostIo, M: SharedBytes> Block<H, M> {
-    /// Brings up the disk at its measured slot; `memory` has [`MEMORY_BYTES`].
+    /// Brings up the disk at its measured slot; `memory` has [`MEMORY_BYTES`]. It is not asked for its capacity, which would
+    /// be an allegation: a read past the end fails.
     pub fn start(io: H, mut memory: M, slot: DeviceSlot) -> Result<Self, DeviceError> {
         if memory.size() < MEMORY_BYTES {
             return Err(Dead);
         }
         let (mut transport, _) = Transport::start(io, slot, Kind::Block, F_READ_ONLY)?;
-        // An allegation like any other, but one that only says how far reads may go: a lie ends in a failed read.
-        let capacity = u64::from_le_bytes(transport.configuration()?);
         let (queue, doorbell) = transport.queue(0, &mut memory, 0)?;
         transport.run()?;
-        Ok(Self { transport, memory, queue, doorbell, capacity, dead: false })
-    }
-
-    /// Sectors that the device says it has.
-    pub fn capacity(&self) -> u64 {
-        self.capacity
+        Ok(Self { transport, memory, queue, doorbell, dead: false })
     }
 
     /// Fills `out`, a whole number of sectors and at most [`REQUEST_BYTES`], from `sector` on. While the device

@@ -151,7 +151,7 @@ impl Hostile {
         match (lie, device.kind, gpa - device.bar) {
             // VIRTIO_F_ACCESS_PLATFORM is bit 33.
             (Lie::NoPlatform, DISK, FEATURES) if device.feature_half == 1 => honest & !0b10,
-            (Lie::Generation, DISK, GENERATION) => {
+            (Lie::Generation, NETWORK, GENERATION) => {
                 self.count += 1;
                 self.count & 0xFF
             }
