@@ -10,8 +10,12 @@
 
 pub mod bhttp;
 pub mod body;
+mod file;
 #[cfg(feature = "services")]
 pub mod gateway;
+#[cfg(feature = "issuer")]
+pub mod issuer;
+pub mod keys;
 pub mod ohttp;
 #[cfg(feature = "services")]
 pub mod relay;

@@ -38,7 +38,8 @@ pub fn cargo(arguments: &[&str]) -> Result<()> {
 pub fn programs() -> Result<()> {
     let target = target()?;
     let target = target.to_str().context("the target folder's path is not UTF-8")?;
-    let packages = ["-p", "image-builder", "-p", "host-launcher", "-p", "client", "-p", "transparency"];
+    let packages =
+        ["-p", "image-builder", "-p", "host-launcher", "-p", "client", "-p", "transparency", "-p", "privacy"];
     cargo(&[&["build", "--release", "--locked", "--target-dir", target], packages.as_slice()].concat())
 }
 

@@ -20,7 +20,7 @@ const PYTHON: Tool = Tool { program: "python3", package: "python3", probe: &["--
 const VENV: Tool =
     Tool { program: "python3", package: "python3-venv", probe: &["-c", "import ensurepip, venv"] };
 const DEBOOTSTRAP: Tool = Tool { program: "debootstrap", package: "debootstrap", probe: &["--version"] };
-/// The `cmw` crate, the judge of our evidence's encoding, builds with OpenSSL although it does not use it.
+/// The issuer of tokens signs with OpenSSL.
 const PKG_CONFIG: Tool = Tool { program: "pkg-config", package: "pkg-config", probe: &["--version"] };
 const LIBSSL: Tool = Tool { program: "pkg-config", package: "libssl-dev", probe: &["--exists", "openssl"] };
 
@@ -33,7 +33,7 @@ impl Tool {
 
 /// What `cargo demo` needs.
 pub fn for_demo() -> Result<()> {
-    install(&[QEMU])
+    install(&[QEMU, PKG_CONFIG, LIBSSL])
 }
 
 /// What the chroot of `cargo xtask audit-in-chroot` needs.
