@@ -3,6 +3,8 @@
 use clap::{Parser, Subcommand};
 use image_builder::cpu::CpuType;
 use std::path::PathBuf;
+#[cfg(feature = "publish")]
+use transparency::entry::{Name, Version};
 
 /// Builds the guest image and computes the launch digests that clients check.
 #[derive(Debug, Parser)]
@@ -22,7 +24,12 @@ const EXIT_CODES: &str = "Exit codes:
   6  the kernel or the image file is not one
   7  a file could not be read or written
   8  the image is outside its budget
-  9  the rebuilt image and the published one differ";
+  9  the rebuilt image and the published one differ
+ 10  the builders disagree, or too few of them vouch; nothing was appended
+ 11  a key, `builders.toml`, a trust or the log's configuration cannot be used
+ 12  the proof of a log entry was refused
+ 13  the log refused the entry, or cannot be read or written
+ 14  appended and safe, but too few witnesses cosigned; run `cloister-log publish` later";
 
 /// What to do.
 #[derive(Debug, Subcommand)]
@@ -39,8 +46,17 @@ pub enum Command {
     Tcb(Tcb),
     /// Write the image's bill of materials (CycloneDX 1.6, JSON).
     Sbom(Sbom),
-    /// Write the image's provenance (in-toto Statement v1 with SLSA v1, JSON).
+    /// Write the image's provenance (in-toto Statement v1 with SLSA v1, JSON), signed if a key is given.
     Provenance(Provenance),
+    /// Make a builder's key.
+    #[cfg(feature = "publish")]
+    Key(Key),
+    /// Sign what a build of one's own came to: as one of the builders who must agree before anything is logged.
+    #[cfg(feature = "publish")]
+    Vouch(Vouch),
+    /// Append an image or a model to a log if enough independent builders vouch for the same.
+    #[cfg(feature = "publish")]
+    Publish(Publish),
 }
 
 /// Build the kernel and write the image.
@@ -96,14 +112,20 @@ pub struct Inspect {
   cloister-image audit published.rom --commit v0.1.0
   cloister-image audit published.rom --archive cloister-0.1.0.tar.gz --vendor vendor
   cloister-image audit digests.json --folder . --json
+  cloister-image audit cloister.rom cloister.tlog-proof --trust trust.toml
 
 Prints `identical` and ends with 0, or says where the two differ and ends with 9. The build runs code from the source.")]
-#[command(group(clap::ArgGroup::new("origin").required(true)))]
+#[command(group(clap::ArgGroup::new("origin")))]
 pub struct Audit {
-    /// What was published: `cloister.rom`, or its `digests.json` where the image itself is not at hand.
-    #[arg(value_name = "FILE")]
-    pub published: PathBuf,
-    /// Build this commit or tag of the repository.
+    /// What was published: `cloister.rom`, `cloister.igvm`, `digests.json`, or the proof of an entry in a log.
+    /// The image is rebuilt once for all that are named.
+    #[arg(value_name = "FILE", required = true)]
+    pub published: Vec<PathBuf>,
+    /// Whom to trust with a proof: a file with a `[log]` section, such as a client's policy.
+    #[cfg(feature = "publish")]
+    #[arg(long, value_name = "FILE")]
+    pub trust: Option<PathBuf>,
+    /// Build this commit or tag of the repository; with a proof, the default is the commit that the entry names.
     #[arg(long, value_name = "REVISION", group = "origin")]
     pub commit: Option<String>,
     /// The repository of the commit.
@@ -124,7 +146,7 @@ pub struct Audit {
     /// Manifest to build with, relative to the source; the default is models/manifest.toml.
     #[arg(long, value_name = "FILE")]
     pub manifest: Option<PathBuf>,
-    /// Print the comparison as JSON and nothing else.
+    /// Print the comparisons as a JSON list and nothing else.
     #[arg(long)]
     pub json: bool,
 }
@@ -171,7 +193,111 @@ pub struct Provenance {
     /// Who vouches for the build.
     #[arg(long, value_name = "URI")]
     pub builder: String,
+    /// Sign it with this builder's key: the output is a DSSE envelope.
+    #[cfg(feature = "publish")]
+    #[arg(long, value_name = "FILE")]
+    pub key: Option<PathBuf>,
     /// Write it to this file; the default is standard output.
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
+}
+
+/// Make a builder's key.
+#[cfg(feature = "publish")]
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:
+  cloister-image key --name builder.example/a --out builder-a.key
+
+Prints the public key, for the `builders.toml` of whoever runs the log. Keep the file on the machine that builds.")]
+pub struct Key {
+    /// The builder's name, without spaces and plus signs; by custom a URL without its scheme.
+    #[arg(long)]
+    pub name: String,
+    /// The key's file, which must not exist.
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
+}
+
+/// Sign what a build came to.
+#[cfg(feature = "publish")]
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  cloister-image vouch --key builder-a.key --commit v0.1.0 --vcpus 2 --out a.statement
+  cloister-image vouch --key builder-a.key --built out --commit 41c6… --vcpus 2 --out a.statement
+  cloister-image vouch --key builder-a.key --weights model.gguf --name mini --version 1.0.0 --out a.statement
+
+Without --built, the commit is built in a clean folder first, as `audit` does. With it you say that you built what is in the
+folder from that commit; the files in it must belong together.")]
+pub struct Vouch {
+    /// The builder's key.
+    #[arg(long, value_name = "FILE")]
+    pub key: PathBuf,
+    /// The commit or tag that the image was built from; with --built, in hexadecimal.
+    #[arg(long, value_name = "REVISION", required_unless_present = "weights", conflicts_with = "weights")]
+    pub commit: Option<String>,
+    /// The repository of the commit.
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    pub repository: PathBuf,
+    /// Vouch for what `cloister-image build` wrote into this folder, and build nothing.
+    #[arg(long, value_name = "DIR")]
+    pub built: Option<PathBuf>,
+    /// Take all crates from this folder, made by `cargo vendor --locked DIR`, and nothing from the network.
+    #[arg(long, value_name = "DIR")]
+    pub vendor: Option<PathBuf>,
+    /// Manifest to build with, relative to the source; the default is models/manifest.toml.
+    #[arg(long, value_name = "FILE")]
+    pub manifest: Option<PathBuf>,
+    /// Log only the launch digests for this number of vCPUs, such as the one of the image's manifest; once for each.
+    #[arg(long, value_name = "N")]
+    pub vcpus: Vec<u32>,
+    /// What the thing is for; the default is `guest` for an image and `weights` for a model.
+    #[arg(long)]
+    pub role: Option<Name>,
+    /// Vouch for a model instead of an image: its weights' file.
+    #[arg(long, value_name = "FILE", requires = "name", requires = "model_version")]
+    pub weights: Option<PathBuf>,
+    /// The model's name.
+    #[arg(long, requires = "weights")]
+    pub name: Option<Name>,
+    /// The model's version.
+    #[arg(long = "version", id = "model_version", value_name = "VERSION", requires = "weights")]
+    pub model_version: Option<Version>,
+    /// Where to write the statement.
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
+}
+
+/// Append what builders agree on.
+#[cfg(feature = "publish")]
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  cloister-image publish --builders builders.toml --config log/log.toml a.statement b.statement
+  cloister-image publish --builders builders.toml --check a.statement b.statement
+
+builders.toml names the builders (`cloister-image key` prints the keys) and how many must agree, at least 2:
+
+  threshold = 2
+  [[builder]]
+  key = \"builder.example/a+…\"
+  [[builder]]
+  key = \"other.example/b+…\"")]
+pub struct Publish {
+    /// The builders' statements, which `cloister-image vouch` wrote.
+    #[arg(value_name = "FILE", required = true)]
+    pub statements: Vec<PathBuf>,
+    /// Whose builds count.
+    #[arg(long, value_name = "FILE")]
+    pub builders: PathBuf,
+    /// The log's `log.toml`.
+    #[arg(long, value_name = "FILE", required_unless_present = "check")]
+    pub config: Option<PathBuf>,
+    /// A file that goes out to people; it must be one that the builders vouch for. Once for each.
+    #[arg(long = "file", value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    /// Only say whether the builders agree; append nothing.
+    #[arg(long, conflicts_with = "config")]
+    pub check: bool,
+    /// Print the result as JSON and nothing else.
+    #[arg(long)]
+    pub json: bool,
 }

@@ -7,6 +7,7 @@
 //!   step of the boot has to handle `#VC` for.
 //! * **An image describes itself** ([`container`]): whoever has the file finds the manifest and the launch digest in it, as
 //!   QEMU and the AMD-SP do. Nothing is looked up beside it.
+//! * **Two builders before one entry** (`publish`): a log gets an image only after independent builds agree.
 //! * **Two containers, one kernel** ([`rom`], [`igvm`](mod@igvm)): the same bytes of code and manifest, the same first instruction.
 #![forbid(unsafe_code)]
 
@@ -16,12 +17,16 @@ pub mod container;
 pub mod cpu;
 pub mod digest;
 pub mod digests;
+#[cfg(feature = "publish")]
+pub mod dsse;
 pub mod elf;
 pub mod firmware;
 pub mod freestanding;
 pub mod igvm;
 pub mod layout;
 pub mod limits;
+#[cfg(feature = "publish")]
+pub mod publish;
 pub mod reset;
 pub mod rom;
 pub mod source;

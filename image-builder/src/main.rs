@@ -2,13 +2,15 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod auditing;
 mod failure;
+#[cfg(feature = "publish")]
+mod publishing;
 mod statements;
 
 use args::{Args, Command};
 use clap::Parser;
 use failure::Failure;
-use image_builder::audit::{self, Options, Origin};
 use image_builder::checkout::Checkout;
 use image_builder::container::Container;
 use image_builder::digests::Digests;
@@ -28,10 +30,16 @@ fn main() -> ExitCode {
         Command::Build(options) => build(&options),
         Command::Digest(options) => digest(&options),
         Command::Inspect(options) => inspect(&options),
-        Command::Audit(options) => audit_image(&options),
+        Command::Audit(options) => auditing::audit(&options),
         Command::Tcb(options) => report_tcb(&options),
         Command::Sbom(options) => statements::sbom(&options),
         Command::Provenance(options) => statements::provenance(&options),
+        #[cfg(feature = "publish")]
+        Command::Key(options) => publishing::key(&options),
+        #[cfg(feature = "publish")]
+        Command::Vouch(options) => publishing::vouch(&options),
+        #[cfg(feature = "publish")]
+        Command::Publish(options) => publishing::publish(&options),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -153,31 +161,6 @@ fn runs(pages: &[igvm::Page]) -> Vec<(u64, u64, &'static str)> {
     runs
 }
 
-fn audit_image(options: &args::Audit) -> Result<(), Failure> {
-    let published = read(&options.published)?;
-    let origin = match (&options.commit, &options.archive, &options.folder) {
-        (Some(revision), ..) => {
-            Origin::Commit { repository: options.repository.clone(), revision: revision.clone() }
-        }
-        (_, Some(archive), _) => Origin::Archive(archive.clone()),
-        (.., folder) => Origin::Folder(folder.clone().unwrap_or_else(|| ".".into())),
-    };
-    let (vendor, work, manifest) = (options.vendor.clone(), options.work.clone(), options.manifest.clone());
-    let rebuilt = audit::rebuild(&Options { origin, vendor, work, manifest })?;
-    // Digests are compared where the image is not at hand; they cannot say where it differs.
-    let comparison = if published.trim_ascii_start().starts_with(b"{") {
-        audit::compare::texts(&rebuilt.digests, &String::from_utf8_lossy(&published))
-    } else {
-        rebuilt.compare(&published)
-    };
-    if options.json {
-        println!("{}", serde_json::to_string_pretty(&comparison).unwrap_or_default());
-    } else {
-        print!("{comparison}");
-    }
-    if comparison.identical { Ok(()) } else { Err(Failure::Different(options.published.clone())) }
-}
-
 fn report_tcb(options: &args::Tcb) -> Result<(), Failure> {
     let checkout = Checkout::find().map_err(|_| Failure::NoCheckout)?;
     let report = tcb::report(&checkout)?;
@@ -215,7 +198,12 @@ fn report_tcb(options: &args::Tcb) -> Result<(), Failure> {
         );
     }
     if options.check {
-        Budget::load(checkout.root())?.check(&report.totals)?;
+        let budget = Budget::load(checkout.root())?;
+        match Budget::before(checkout.root())? {
+            Some(before) => budget.follows(&before)?,
+            None => eprintln!("note: no older budget is at hand, so whether this one rose is not checked"),
+        }
+        budget.check(&report.totals)?;
     }
     Ok(())
 }

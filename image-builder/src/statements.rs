@@ -65,7 +65,14 @@ pub fn provenance(options: &args::Provenance) -> Result<(), Failure> {
         rust: toolchain.version,
         rust_commit: toolchain.commit,
     };
-    write(options.out.as_deref(), &slsa(&report, &artifacts, &build))
+    let statement = slsa(&report, &artifacts, &build);
+    #[cfg(feature = "publish")]
+    if let Some(key) = &options.key {
+        use image_builder::{dsse, publish::statement::NotSigned};
+        let key = transparency::log::config::read_key(key)?;
+        return write(options.out.as_deref(), &dsse::envelope(&statement, &key).map_err(NotSigned::from)?);
+    }
+    write(options.out.as_deref(), &statement)
 }
 
 fn write(out: Option<&Path>, value: &Value) -> Result<(), Failure> {

@@ -68,14 +68,17 @@ pub fn igvm_inspect(checkout: &Checkout) -> Result<PathBuf, ToolError> {
 }
 
 /// What judges the statements about an image, as pip names it.
-const STATEMENT_JUDGES: [&str; 2] =
-    ["cyclonedx-python-lib[json-validation]==11.12.0", "in-toto-attestation==0.9.3"];
+const STATEMENT_JUDGES: [&str; 3] = [
+    "cyclonedx-python-lib[json-validation]==11.12.0",
+    "in-toto-attestation==0.9.3",
+    "securesystemslib[crypto]==1.3.1",
+];
 
-/// A Python that has CycloneDX's validator and in-toto's statement classes, installed from PyPI into the target folder unless
+/// A Python that has CycloneDX's validator, in-toto's statement classes and a verifier of its envelopes, installed from PyPI into the target folder unless
 /// it is there already.
 pub fn statement_judges(checkout: &Checkout) -> Result<PathBuf, ToolError> {
     let venv = checkout.target().join("tools/statement-judges");
-    let (python, done) = (venv.join("bin/python"), venv.join("installed"));
+    let (python, done) = (venv.join("bin/python"), venv.join("installed-3"));
     if !done.is_file() {
         let made = Command::new("python3").args(["-m", "venv", "--clear"]).arg(&venv).output();
         succeeded("python3 -m venv", made.map_err(ToolError::NoPython)?)?;

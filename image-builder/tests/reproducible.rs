@@ -2,15 +2,22 @@
 //! another number of jobs, from vendored crates and without the network, with the toolchain's `rust-src` component and without.
 //! A chroot with nothing but a minimal system in it is `cargo xtask audit-in-chroot`, which `cargo ci` runs.
 
+#[path = "../../transparency/tests/common/mod.rs"]
+mod common;
+
+use common::World;
 use image_builder::audit::compare;
 use image_builder::checkout::Checkout;
+use image_builder::digests::Digests;
 use image_builder::freestanding::{self, Program};
-use image_builder::rom;
 use image_builder::source::Source;
+use image_builder::{igvm, rom};
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use transparency::entry::{Entry, File};
 
 /// A user that exists nowhere else in this test: Debian's `nobody`.
 const NOBODY: u32 = 65534;
@@ -42,16 +49,40 @@ fn other_toolchain(checkout: &Checkout, folder: &Path) -> PathBuf {
     copy
 }
 
-#[test]
-fn d5_another_folder_user_home_cargo_and_toolchain_give_the_same_rom_and_a_changed_byte_is_named() {
+/// The files of an image's proof in a log, and of the log's keys.
+async fn logged(folder: &Path, rom: &[u8], igvm: &[u8], source: &Source) -> (PathBuf, PathBuf) {
+    let digests = Digests::of(rom, igvm, &source.manifest, "cloister-mini.gguf").unwrap().to_json();
+    let file = |name, bytes| File::of(common::name(name), bytes);
+    let files = vec![
+        file("cloister.rom", rom),
+        file("cloister.igvm", igvm),
+        file("digests.json", digests.as_bytes()),
+    ];
+    let entry = Entry::of_image(&digests, files, &[2], common::name("guest"), vec![7; 20]).unwrap();
+    let world = World::new(1, 1).await;
+    let mut writer = world.writer().await;
+    let index = writer.append(vec![entry]).await.unwrap()[0].index;
+    writer.publish().await.unwrap();
+    let (proof, trust) = (folder.join("cloister.tlog-proof"), folder.join("trust.toml"));
+    fs::write(&proof, writer.prove(index).await.unwrap().encode()).unwrap();
+    let log = [("log", world.trust.file())].into_iter().collect::<BTreeMap<_, _>>();
+    fs::write(&trust, toml::to_string(&log).unwrap()).unwrap();
+    (proof, trust)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn d5_another_folder_user_home_cargo_and_toolchain_give_the_same_rom_and_a_changed_byte_is_named() {
     let here = Checkout::find().unwrap();
     let folder = tempfile::Builder::new().prefix("cloister ").tempdir_in("/var/tmp").unwrap();
     let folder = folder.path();
     let source = Source::load(&here.root().join("models/manifest.toml")).unwrap();
     let rom_of = |kernel: &[u8]| rom::build(kernel, &source.manifest).unwrap();
-    let mine = rom_of(&fs::read(freestanding::build(Program::Kernel).unwrap()).unwrap());
+    let kernel = fs::read(freestanding::build(Program::Kernel).unwrap()).unwrap();
+    let mine = rom_of(&kernel);
     let published = folder.join("published.rom");
     fs::write(&published, &mine).unwrap();
+    let (proof, trust) =
+        logged(folder, &mine, &igvm::build(&kernel, &source.manifest).unwrap(), &source).await;
 
     let vendor = folder.join("vendor");
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
@@ -75,7 +106,8 @@ fn d5_another_folder_user_home_cargo_and_toolchain_give_the_same_rom_and_a_chang
     };
     let program = folder.join("cloister-image");
     fs::copy(env!("CARGO_BIN_EXE_cloister-image"), &program).unwrap();
-    audit.arg(&program).arg("audit").arg(&published).arg("--folder").arg(&source_copy);
+    audit.arg(&program).arg("audit").arg(&published).arg(&proof).arg("--folder").arg(&source_copy);
+    audit.arg("--trust").arg(&trust);
     audit.arg("--vendor").arg(&vendor).arg("--work").arg(&work).current_dir(folder).env_clear();
     audit.env("PATH", format!("{}/bin:/usr/bin:/bin", toolchain.display()));
     audit.env("HOME", folder.join("home")).env("CARGO_HOME", folder.join("home/cargo"));
@@ -84,7 +116,8 @@ fn d5_another_folder_user_home_cargo_and_toolchain_give_the_same_rom_and_a_chang
         .env("CARGO_BUILD_JOBS", "3")
         .env("LC_ALL", "C")
         .env("TZ", "Asia/Tokyo");
-    assert_eq!(run(&mut audit), "identical\n");
+    let said = run(&mut audit);
+    assert_eq!(said, format!("{}: identical\n{}: identical\n", published.display(), proof.display()));
 
     for path in [here.root(), folder] {
         let path = path.to_str().unwrap().as_bytes();

@@ -1,6 +1,7 @@
 //! The TCB report of the image that this checkout builds, and the statements made of it.
 
 use image_builder::checkout::Checkout;
+use image_builder::dsse;
 use image_builder::freestanding::Toolchain;
 use image_builder::rom;
 use image_builder::source::Source;
@@ -9,6 +10,7 @@ use image_builder::tcb::{self, Budget};
 use image_builder::tools;
 use std::fs;
 use std::process::Command;
+use transparency::key::{Algorithm, SignerKey};
 
 #[test]
 fn the_report_is_whole_within_its_budget_and_its_statements_please_their_judges() {
@@ -34,6 +36,10 @@ fn the_report_is_whole_within_its_budget_and_its_statements_please_their_judges(
     assert!(!report.crates.iter().any(|part| part.name == "syn"));
 
     let budget = Budget::load(checkout.root()).unwrap();
+    match Budget::before(checkout.root()).unwrap() {
+        Some(before) => budget.follows(&before).unwrap_or_else(|error| panic!("{error}")),
+        None => eprintln!("no older budget is at hand (a source archive, or a clone without history)"),
+    }
     budget.check(&report.totals).unwrap_or_else(|error| panic!("{error}\n{:#?}", report.totals));
 
     let manifest = Source::load(&checkout.root().join("models/manifest.toml")).unwrap().manifest;
@@ -50,11 +56,16 @@ fn the_report_is_whole_within_its_budget_and_its_statements_please_their_judges(
     let (sbom, statement) = (folder.path().join("sbom.json"), folder.path().join("provenance.json"));
     fs::write(&sbom, cyclonedx(&report, &manifest, &rom).to_string()).unwrap();
     let artifacts = [Artifact { name: "cloister.rom", bytes: &rom }];
-    fs::write(&statement, provenance(&report, &artifacts, &build).to_string()).unwrap();
+    let made = provenance(&report, &artifacts, &build);
+    fs::write(&statement, made.to_string()).unwrap();
+    let key = SignerKey::generate("builder.example/a", Algorithm::Ed25519).unwrap();
+    let envelope = folder.path().join("provenance.dsse.json");
+    fs::write(&envelope, dsse::envelope(&made, &key).unwrap().to_string()).unwrap();
     let python = tools::statement_judges(&checkout).unwrap_or_else(|error| panic!("{error}"));
     let script = checkout.root().join("image-builder/tests/judge_statements.py");
-    let judged = Command::new(python).arg(script).arg(&sbom).arg(&statement).output().unwrap();
+    let judged = Command::new(python).arg(script).arg(&sbom).arg(&statement).arg(&envelope).output().unwrap();
     let said = String::from_utf8_lossy(&judged.stdout);
     assert!(judged.status.success(), "{said}{}", String::from_utf8_lossy(&judged.stderr));
-    assert_eq!(said, "CycloneDX 1.6: valid\nin-toto v1, SLSA v1: valid\n");
+    let expected = "CycloneDX 1.6: valid\nin-toto v1, SLSA v1: valid\nDSSE: valid, and not when altered\n";
+    assert_eq!(said, expected);
 }

@@ -2,7 +2,8 @@
 
 use crate::key::{CryptoFailed, SignerKey, VerifierKey};
 use crate::merkle::{Hash, empty_root};
-use crate::note::{Note, NoteError, Signature};
+pub use crate::note::SignedBy;
+use crate::note::{Note, NoteError, Signature, signed_by};
 use crate::text::{array_from_base64, decimal, is_name, to_base64};
 
 /// What a log says of itself.
@@ -80,19 +81,6 @@ pub struct SignedCheckpoint {
     pub signatures: Vec<Signature>,
 }
 
-/// What a checkpoint's signatures say about a key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SignedBy {
-    /// No line claims to be by it.
-    Missing,
-    /// A line claims to be by it and is wrong.
-    Wrong,
-    /// More than one line claims to be by it.
-    Repeated,
-    /// It signed; at this time, in seconds since 1970, if the signature states one.
-    Signed(Option<u64>),
-}
-
 impl SignedCheckpoint {
     /// Reads a signed note whose text is a checkpoint.
     pub fn parse(bytes: &[u8]) -> Result<Self, CheckpointError> {
@@ -107,13 +95,6 @@ impl SignedCheckpoint {
 
     /// Checks whether this key signed.
     pub fn signed_by(&self, key: &VerifierKey) -> SignedBy {
-        let mut claims = self.signatures.iter().filter(|signature| signature.claims(key));
-        match (claims.next(), claims.next()) {
-            (None, _) => SignedBy::Missing,
-            (Some(_), Some(_)) => SignedBy::Repeated,
-            (Some(only), None) => {
-                key.verify(&self.checkpoint, &only.bytes).map_or(SignedBy::Wrong, SignedBy::Signed)
-            }
-        }
+        signed_by(&self.signatures, key, |bytes| key.verify(&self.checkpoint, bytes))
     }
 }

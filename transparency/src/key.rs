@@ -130,6 +130,11 @@ impl VerifierKey {
         }
     }
 
+    /// Checks a plain Ed25519 signature over any message; cosignatures are never over one.
+    pub fn verify_message(&self, message: &[u8], signature: &[u8]) -> bool {
+        self.algorithm == Algorithm::Ed25519 && self.check(message, signature)
+    }
+
     fn check(&self, message: &[u8], bytes: &[u8]) -> bool {
         match self.algorithm {
             Algorithm::Ed25519 | Algorithm::CosignatureEd25519 => {
@@ -237,6 +242,17 @@ enum Pair {
 #[error("this machine's cryptography failed; no signature was made")]
 pub struct CryptoFailed;
 
+/// Why a text that is no checkpoint was not signed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum UnsignedText {
+    /// The key signs cosignatures.
+    #[error("this key signs cosignatures of checkpoints and nothing else; use a plain Ed25519 key")]
+    Algorithm,
+    /// Cryptography.
+    #[error(transparent)]
+    Crypto(#[from] CryptoFailed),
+}
+
 impl SignerKey {
     /// Makes a key with new random numbers. `name` is a key name of a signed note: not empty, without spaces and `+`.
     pub fn generate(name: &str, algorithm: Algorithm) -> Result<Self, KeyError> {
@@ -287,6 +303,14 @@ impl SignerKey {
     /// The public key.
     pub const fn public(&self) -> &VerifierKey {
         &self.public
+    }
+
+    /// A plain Ed25519 signature over a message that says itself what it is, and is no checkpoint.
+    pub fn sign_message(&self, message: &[u8]) -> Result<Vec<u8>, UnsignedText> {
+        match (&self.pair, self.public.algorithm) {
+            (Pair::Ed25519(pair), Algorithm::Ed25519) => Ok(pair.sign(message).as_ref().to_vec()),
+            _ => Err(UnsignedText::Algorithm),
+        }
     }
 
     /// The signature's bytes after the key id. `time` is in seconds since 1970; a plain Ed25519 signature has none.

@@ -1,6 +1,6 @@
 //! Signed notes (C2SP signed-note): a text, and signature lines under it.
 
-use crate::key::VerifierKey;
+use crate::key::{SignerKey, UnsignedText, VerifierKey};
 use crate::text::{from_base64, is_name, to_base64};
 
 /// Most signature lines of a note; the specification asks for 16 at least.
@@ -60,6 +60,33 @@ impl Signature {
     }
 }
 
+/// What signature lines say about a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SignedBy {
+    /// No line claims to be by it.
+    Missing,
+    /// A line claims to be by it and is wrong.
+    Wrong,
+    /// More than one line claims to be by it.
+    Repeated,
+    /// It signed; at this time, in seconds since 1970, if the signature states one.
+    Signed(Option<u64>),
+}
+
+/// What `signatures` say about a key; `verify` checks a signature's bytes, as [`VerifierKey::verify`] does.
+pub(crate) fn signed_by(
+    signatures: &[Signature],
+    key: &VerifierKey,
+    verify: impl Fn(&[u8]) -> Option<Option<u64>>,
+) -> SignedBy {
+    let mut claims = signatures.iter().filter(|signature| signature.claims(key));
+    match (claims.next(), claims.next()) {
+        (None, _) => SignedBy::Missing,
+        (Some(_), Some(_)) => SignedBy::Repeated,
+        (Some(only), None) => verify(&only.bytes).map_or(SignedBy::Wrong, SignedBy::Signed),
+    }
+}
+
 /// A note. Its text means nothing before a trusted key's signature was checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Note {
@@ -88,6 +115,19 @@ impl Note {
         }
         let signatures = lines.split('\n').map(Signature::parse).collect::<Result<_, _>>()?;
         Ok(Self { text: text.into(), signatures })
+    }
+
+    /// Signs a text that is no checkpoint, which ends with a newline, with a plain Ed25519 key.
+    pub fn sign(text: String, key: &SignerKey) -> Result<Self, UnsignedText> {
+        let (public, bytes) = (key.public(), key.sign_message(text.as_bytes())?);
+        let signature = Signature { name: public.name().into(), id: public.id(), bytes };
+        Ok(Self { text, signatures: vec![signature] })
+    }
+
+    /// Whether this key, a plain Ed25519 one, signed the text.
+    pub fn signed_by(&self, key: &VerifierKey) -> SignedBy {
+        let verify = |bytes: &[u8]| key.verify_message(self.text.as_bytes(), bytes).then_some(None);
+        signed_by(&self.signatures, key, verify)
     }
 
     /// The note's bytes.

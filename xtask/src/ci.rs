@@ -1,6 +1,6 @@
 //! `cargo ci`: every check and test, in the order in which they are cheap.
 
-use crate::{build, chroot, setup};
+use crate::{build, chroot, deny, setup};
 use anyhow::{Context, Result, ensure};
 use indicatif::HumanDuration;
 use std::process::{Command, Stdio};
@@ -34,6 +34,7 @@ pub fn run() -> Result<()> {
     };
     step("format", || build::cargo(&["fmt", "--all", "--check"]))?;
     step("files that do not belong in git", repository_is_clean)?;
+    step("dependencies: advisories, licences, sources", deny::run)?;
     step("lints: host", || {
         build::cargo(
             &[

@@ -23,7 +23,7 @@ pub fn run(chat: Option<PathBuf>) -> Result<()> {
     say("building the image");
     build::image(&folder)?;
 
-    say("publishing the image in a log of this machine, with a witness");
+    say("publishing the image in a log of this machine, with two builders' keys and a witness");
     let log = Log::start(&folder.join("log"))?;
     let proof = log.publish(&folder)?;
 

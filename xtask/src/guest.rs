@@ -18,6 +18,7 @@ pub struct Guest {
     launcher: Child,
     lines: Receiver<String>,
     seen: Vec<String>,
+    told: usize,
     port: u16,
 }
 
@@ -62,7 +63,7 @@ impl Guest {
         if let Some(stderr) = launcher.stderr.take() {
             std::thread::spawn(move || forward(stderr, &sender));
         }
-        Ok(Self { launcher, lines, seen: Vec::new(), port })
+        Ok(Self { launcher, lines, seen: Vec::new(), told: 0, port })
     }
 
     /// Where the guest listens.
@@ -74,6 +75,14 @@ impl Guest {
     pub fn output(&mut self) -> String {
         self.seen.extend(self.lines.try_iter());
         self.seen.join("\n")
+    }
+
+    /// The lines that came since this was asked last.
+    pub fn news(&mut self) -> Vec<String> {
+        self.seen.extend(self.lines.try_iter());
+        let news = self.seen[self.told..].to_vec();
+        self.told = self.seen.len();
+        news
     }
 
     /// Waits for a line that contains `text`, in what was printed already or is printed from now on.

@@ -144,8 +144,7 @@ impl Site<'_> {
         let mut arguments = vec!["--state".to_owned(), self.state.display().to_string()];
         if let Attack::Lie(lie) = attack {
             arguments.extend(["--hostile".to_owned(), lie.name().to_owned()]);
-            // These take a page away for single instructions, while no other CPU may run.
-            if matches!(lie, Lie::StaleLines | Lie::DoubleFetch | Lie::ReplyChanges) {
+            if lie.needs_one_cpu() {
                 arguments.push("--icount".to_owned());
             }
         }

@@ -6,15 +6,18 @@
 //! * Nothing is skipped. A tool that is not there is an error.
 #![forbid(unsafe_code)]
 
+pub mod advisories;
 pub mod bench;
 pub mod boots;
 pub mod build;
 pub mod chroot;
 pub mod ci;
 pub mod demo;
+pub mod deny;
 pub mod guest;
 pub mod hostile;
 pub mod linux;
 pub mod log;
 pub mod mutants;
+pub mod research;
 pub mod setup;

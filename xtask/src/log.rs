@@ -79,14 +79,39 @@ impl Log {
         Ok(command)
     }
 
-    /// Appends the image that was built into `image`, and gives the file of its proof.
+    /// Publishes the image that was built into `image`, and gives the file of its proof. Its two builders are keys of this
+    /// machine, which shows how it is done; that they agree says no more than what one of them says.
     pub fn publish(&self, image: &Path) -> Result<PathBuf> {
-        let path =
-            |path: PathBuf| path.into_os_string().into_string().map_err(|_| anyhow::anyhow!("not UTF-8"));
-        let (digests, rom) = (path(image.join("digests.json"))?, path(image.join("cloister.rom"))?);
         let commit = commit()?;
-        let words = ["append", "--digests", &digests, "--file", &rom, "--commit", &commit, "--vcpus", VCPUS];
-        run(self.command(&words)?.stdout(Stdio::null()))?;
+        let mut builders = "threshold = 2\n".to_owned();
+        let mut publish = Command::new(program("cloister-image")?);
+        publish.arg("publish");
+        for number in [1, 2] {
+            let (key, statement) = (
+                self.folder.join(format!("builder-{number}.key")),
+                self.folder.join(format!("builder-{number}.statement")),
+            );
+            if key.exists() {
+                fs::remove_file(&key)?;
+            }
+            let name = format!("cloister.localhost/builder-{number}");
+            let mut make = Command::new(program("cloister-image")?);
+            let made = make.args(["key", "--name", &name, "--out"]).arg(&key).output()?;
+            ensure!(made.status.success(), "cloister-image made no key: {made:?}");
+            builders += &format!("[[builder]]\nkey = {:?}\n", String::from_utf8_lossy(&made.stdout).trim());
+            let mut vouch = Command::new(program("cloister-image")?);
+            vouch
+                .args(["vouch", "--vcpus", VCPUS, "--commit", &commit, "--key"])
+                .arg(key)
+                .arg("--built")
+                .arg(image);
+            run(vouch.arg("--out").arg(&statement).stderr(Stdio::null()))?;
+            publish.arg(statement);
+        }
+        let who = self.folder.join("builders.toml");
+        fs::write(&who, builders)?;
+        publish.arg("--builders").arg(who).arg("--config").arg(self.config());
+        run(publish.arg("--file").arg(image.join("cloister.rom")).stdout(Stdio::null()))?;
         let proof = self.folder.join("cloister.tlog-proof");
         let words = ["prove", "--name", "cloister", "--out"];
         run(self.command(&words)?.arg(&proof))?;

@@ -18,9 +18,23 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     /// Builds everything, boots the image in the SNP model and prints an attested summary of a sample chat.
+    #[command(after_help = "Examples:\n  cargo demo\n  cargo demo chat.txt\n  cargo demo --research\n  \
+                            printf 'send\\nexits\\nhost a6-remap\\n' | cargo demo --research --json")]
     Demo {
         /// A WhatsApp text export to summarise instead of the sample.
         chat: Option<std::path::PathBuf>,
+        /// Instead: boot the image and take commands from standard input, to look at it and to attack it.
+        #[arg(long, conflicts_with = "chat")]
+        research: bool,
+        /// Run this image: a folder with cloister.rom and digests.json. Without it, the checkout's is built.
+        #[arg(long, value_name = "DIR", requires = "research")]
+        image: Option<std::path::PathBuf>,
+        /// What the host does from the start, by the name of a lie (`lies` lists them).
+        #[arg(long, value_name = "NAME", requires = "research")]
+        hostile: Option<String>,
+        /// Print one JSON object a line.
+        #[arg(long, requires = "research")]
+        json: bool,
     },
     /// Runs every check and test of the project.
     Ci,
@@ -28,6 +42,10 @@ enum Command {
     Mutants(xtask::mutants::Options),
     /// Rebuilds the image in a minimal chroot and compares it with the one built here. Needs root.
     AuditInChroot,
+    /// Holds all dependencies to deny.toml: advisories, licences, sources.
+    Deny,
+    /// Fetches the newest advisories, which `deny` holds dependencies against.
+    Advisories(xtask::advisories::Options),
     /// Measures the project and prints a table; the results also go to a JSON file.
     BenchAll(xtask::bench::Options),
     /// Boots the default image in the SNP model many times in a row.
@@ -38,10 +56,15 @@ enum Command {
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
-        Command::Demo { chat } => xtask::demo::run(chat),
+        Command::Demo { research: true, image, hostile, json, .. } => {
+            xtask::research::run(&xtask::research::Options { image, hostile, json })
+        }
+        Command::Demo { chat, .. } => xtask::demo::run(chat),
         Command::Ci => xtask::ci::run(),
         Command::Mutants(options) => xtask::mutants::run(&options),
         Command::AuditInChroot => xtask::chroot::audit(),
+        Command::Deny => xtask::deny::run(),
+        Command::Advisories(options) => xtask::advisories::refresh(&options),
         Command::BenchAll(options) => xtask::bench::run(&options),
         Command::Boots(options) => xtask::boots::run(&options),
         Command::LinuxCheck(options) => xtask::linux::run(&options),

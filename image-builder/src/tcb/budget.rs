@@ -2,6 +2,7 @@
 
 use super::Totals;
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::{fs, io};
 
 /// Where the budget stands, below the checkout's root.
@@ -89,6 +90,27 @@ impl Budget {
         Ok(())
     }
 
+    /// The budget before the checkout's: that of its last commit if the file was changed since, else that of the commit
+    /// before the file's last change. `None` without a history, as in a source archive or a shallow clone.
+    pub fn before(root: &Path) -> Result<Option<Self>, BudgetError> {
+        let git = |arguments: &[&str]| {
+            let output =
+                Command::new("git").arg("-C").arg(root).args(arguments).stdin(Stdio::null()).output();
+            let output = output.ok().filter(|output| output.status.success())?;
+            String::from_utf8(output.stdout).ok()
+        };
+        let at = |commit: &str| git(&["show", &format!("{commit}:./{BUDGET_FILE}")]);
+        let Some(newest) = at("HEAD") else { return Ok(None) };
+        let now = fs::read_to_string(root.join(BUDGET_FILE)).map_err(BudgetError::Read)?;
+        let before = if now == newest {
+            let changes = git(&["log", "-2", "--format=%H", "--", BUDGET_FILE]).unwrap_or_default();
+            changes.lines().nth(1).and_then(at)
+        } else {
+            Some(newest)
+        };
+        before.map(|text| Self::parse(&text)).transpose()
+    }
+
     /// Checks that this budget, newer than `before`, raises nothing.
     pub fn follows(&self, before: &Self) -> Result<(), BudgetError> {
         for ((name, before), (_, after)) in fields(&before.0).into_iter().zip(fields(&self.0)) {
@@ -127,6 +149,40 @@ mod tests {
         let (high, low) = (Budget(TOTALS), Budget(Totals { crates: 99, ..TOTALS }));
         assert!(low.follows(&high).is_ok());
         assert!(matches!(high.follows(&low), Err(BudgetError::Rose { name: "crates", .. })));
+    }
+
+    #[test]
+    fn the_budget_before_is_the_one_that_git_has() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
+        let write = |crates: u64| {
+            let text = format!(
+                "image_bytes = 9\ncrates = {crates}\ndependency_lines = 9\nown_lines = 9\nunsafe_blocks = 9\n"
+            );
+            fs::create_dir_all(root.join("image-builder")).unwrap();
+            fs::write(root.join(BUDGET_FILE), text).unwrap();
+        };
+        let git = |arguments: &[&str]| {
+            let who = ["-c", "user.name=a", "-c", "user.email=a@localhost", "-c", "commit.gpgsign=false"];
+            let done = Command::new("git").arg("-C").arg(root).args(who).args(arguments).output().unwrap();
+            assert!(done.status.success(), "{done:?}");
+        };
+        let before = || Budget::before(root).unwrap().map(|budget| budget.0.crates);
+        write(61);
+        assert_eq!(before(), None);
+        git(&["init", "--quiet"]);
+        git(&["add", "."]);
+        git(&["commit", "--quiet", "--message", "first"]);
+        assert_eq!(before(), None);
+        write(60);
+        assert_eq!(before(), Some(61));
+        git(&["commit", "--quiet", "--all", "--message", "second"]);
+        assert_eq!(before(), Some(61));
+        git(&["commit", "--quiet", "--allow-empty", "--message", "third"]);
+        assert_eq!(before(), Some(61));
+        write(62);
+        let raised = Budget::load(root).unwrap().follows(&Budget::before(root).unwrap().unwrap());
+        assert!(matches!(raised, Err(BudgetError::Rose { name: "crates", before: 60, after: 62 })));
     }
 
     #[test]

@@ -121,6 +121,12 @@ impl Lie {
         Self::ALL.iter().copied().find(|lie| lie.name() == name)
     }
 
+    /// Whether all vCPUs must share one thread: the lie takes a page away for single instructions, while no other CPU may
+    /// run.
+    pub const fn needs_one_cpu(self) -> bool {
+        matches!(self, Self::StaleLines | Self::DoubleFetch | Self::ReplyChanges)
+    }
+
     /// Whether the processor's random number instructions must be the model's to answer, so that QEMU's must not have
     /// them.
     pub const fn needs_random_exits(self) -> bool {

@@ -4,6 +4,8 @@
 //! is encoded first and every kind has fields of its own: an entry of one kind is never read as another (REQUIREMENTS
 //! D1). There is one encoding for each entry; another is refused.
 
+#[cfg(feature = "tools")]
+mod built;
 mod fields;
 mod version;
 

@@ -9,4 +9,5 @@ mod log;
 mod main_job;
 mod memory;
 mod qmp;
+mod research;
 mod tls;
