@@ -149,7 +149,8 @@ async fn a_log_in_an_object_store_is_written_proven_and_has_one_writer() {
     first.publish().await.unwrap();
     let mut count = 0;
     let mut monitor = Monitor::new(trust, Memory::default()).unwrap();
-    let followed = monitor.follow(&Reader::Store(s3.store()), |report| {
+    let reader = Reader::Store(s3.store());
+    let followed = monitor.follow(&reader, |report| {
         assert!(report.alarms.is_empty(), "{report:?}");
         count += 1;
     });
