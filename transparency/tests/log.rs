@@ -359,6 +359,22 @@ async fn d4_a_full_store_at_any_write_loses_nothing_and_room_heals_it() {
     writer.append(vec![image(minor + 2)]).await.unwrap();
     let refused = second.append(vec![image(minor + 3)]).await;
     assert!(matches!(refused, Err(AppendError::Store(StoreError::AnotherWriter))), "{refused:?}");
+    // So are its tiles, if it held the log before and does not know that another one took it.
+    let mut third = Writer::open(config()).await.unwrap();
+    third.append(vec![image(minor + 3)]).await.unwrap();
+    let refused = writer.append(vec![image(minor + 4)]).await;
+    assert!(matches!(refused, Err(AppendError::Store(StoreError::AnotherWriter))), "{refused:?}");
+    third.publish().await.unwrap();
+    let mut monitor = Monitor::new(world.trust.clone(), Memory::default()).unwrap();
+    let mut last = 0;
+    monitor
+        .follow(&Reader::Store(config().store), |report| {
+            assert!(report.alarms.is_empty(), "{report:?}");
+            last = report.index;
+        })
+        .await
+        .unwrap();
+    assert_eq!(last + 1, third.checkpoint().size);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -10,6 +10,7 @@ use crate::merkle::{Hash, leaf_hash};
 use crate::tile::{Row, Tile, WIDTH, push_entry};
 use crate::tree::Edge;
 use crate::verify::CLOCK_SKEW;
+use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -88,6 +89,9 @@ struct Latest {
 #[derive(Debug, Serialize, Deserialize)]
 struct StateFile {
     checkpoint: String,
+    /// Who holds the log where no lock keeps others out: a number that nobody else has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    writer: Option<String>,
     latest: BTreeMap<String, Latest>,
 }
 
@@ -117,6 +121,8 @@ pub struct Writer {
     pub(super) obsolete: Vec<String>,
     /// A write failed, so memory may not be what the files say.
     stale: bool,
+    /// This writer was the last one to write the signed state, so that no other can sign.
+    holds: bool,
 }
 
 impl Writer {
@@ -138,6 +144,8 @@ impl Writer {
             tail: Vec::new(),
             obsolete: Vec::new(),
             stale: false,
+            // There is nothing yet that somebody else could hold.
+            holds: true,
         };
         let first = Revocations { number: 0, issued: now, revoked: Vec::new() };
         writer.append_at(vec![list_entry(first)], now).await?;
@@ -183,6 +191,7 @@ impl Writer {
             tail,
             obsolete: Vec::new(),
             stale: false,
+            holds: false,
         })
     }
 
@@ -262,22 +271,39 @@ impl Writer {
                 files.push((Tile { row: Row::Entries, ..tile }.path(), tail.clone()));
             }
         }
+        // Nobody else can sign from here on, so nobody's tiles but these will count.
+        if self.store.is_shared() && !self.holds {
+            self.write_state(self.signed.encode(), self.latest.clone()).await?;
+        }
         // Durable before it is signed, and signed before anyone sees it.
-        self.store.write(files).await?;
+        self.store.write_once(files, (STATE, &self.seen)).await?;
         let signed = sign(&self.config.keys, self.config.trust.origin(), &edge, now)?;
         let added = latest.clone();
         let mut all = self.latest.clone();
         all.extend(latest);
-        let state = StateFile { checkpoint: signed.encode(), latest: all };
-        let state = serde_json::to_vec(&state).map_err(|error| AppendError::Damaged(error.to_string()))?;
-        // Whether a failed replacement happened cannot be known, so the files are asked before the next one.
-        self.stale = true;
-        self.seen = self.store.replace(STATE, &self.seen, state).await?;
-        self.stale = false;
+        self.write_state(signed.encode(), all).await?;
         self.retire(&edge);
         self.latest.extend(added);
         (self.edge, self.tail, self.signed) = (edge, tail, signed);
         Ok(appended)
+    }
+
+    /// Writes the signed state, if it is still the one that this writer saw last.
+    async fn write_state(
+        &mut self,
+        checkpoint: String,
+        latest: BTreeMap<String, Latest>,
+    ) -> Result<(), AppendError> {
+        let mut number = [0; 16];
+        SystemRandom::new().fill(&mut number).map_err(|_| CryptoFailed)?;
+        let writer = self.store.is_shared().then(|| hex::encode(number));
+        let state = serde_json::to_vec(&StateFile { checkpoint, writer, latest })
+            .map_err(|error| AppendError::Damaged(error.to_string()))?;
+        // Whether a failed replacement happened cannot be known, so the files are asked before the next one.
+        (self.stale, self.holds) = (true, false);
+        self.seen = self.store.replace(STATE, &self.seen, state).await?;
+        (self.stale, self.holds) = (false, true);
+        Ok(())
     }
 
     /// Remembers the partial tiles that full ones of the new edge replace.

@@ -78,6 +78,12 @@ pub struct Store {
 #[derive(Clone, Debug, Default)]
 pub struct Seen(Option<UpdateVersion>);
 
+impl Seen {
+    fn tag(&self) -> Option<&str> {
+        self.0.as_ref().and_then(|version| version.e_tag.as_deref())
+    }
+}
+
 impl Store {
     /// The files in a folder, which is made if it is not there.
     pub fn folder(folder: &Path) -> Result<Self, StoreError> {
@@ -144,6 +150,43 @@ impl Store {
             .buffer_unordered(CONCURRENT)
             .try_collect()
             .await
+    }
+
+    /// Writes files that nobody changes once a checkpoint is signed over them, while this writer holds the log: while the file
+    /// `holds` is still as it was seen.
+    ///
+    /// What lies there already was left by a writer who did not sign, as signing takes the log away from all others; it is
+    /// replaced only if nobody replaced it since it was looked at, and that was before the log was last seen to be held. So a
+    /// writer who has lost the log, however slow it is, changes nothing that its successor signs.
+    pub async fn write_once(
+        &self,
+        files: Vec<(String, Vec<u8>)>,
+        holds: (&str, &Seen),
+    ) -> Result<(), StoreError> {
+        if !self.is_shared() {
+            return self.write(files).await;
+        }
+        let write = |(path, bytes): (String, Vec<u8>)| async move {
+            let made = self.replace(&path, &Seen::default(), bytes.clone()).await;
+            if !matches!(made, Err(StoreError::AnotherWriter)) {
+                return made.map(drop);
+            }
+            let (there, left) = self.see(&path).await?.ok_or(StoreError::AnotherWriter)?;
+            if there == bytes {
+                return Ok(());
+            }
+            let held = self.see(holds.0).await?.map(|(_, seen)| seen).unwrap_or_default();
+            if held.tag() != holds.1.tag() {
+                return Err(StoreError::AnotherWriter);
+            }
+            self.replace(&path, &left, bytes).await.map(drop)
+        };
+        stream::iter(files).map(write).buffer_unordered(CONCURRENT).try_collect().await
+    }
+
+    /// Whether writers on other machines can write here, too, and no lock keeps them out.
+    pub const fn is_shared(&self) -> bool {
+        self.folder.is_none()
     }
 
     /// Replaces a file that was `seen`, or makes it if none was.
