@@ -14,6 +14,9 @@ use crate::verify::{CheckpointRefused, verify_signatures};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
+/// Most keys of one party that may be good at one time: one in use, and the one before it while it ends.
+pub const MAX_KEYS_IN_USE: usize = 2;
+
 /// Why the log could not be followed. [`MonitorError::is_misbehaviour`] says whether to raise the alarm.
 #[derive(Debug, thiserror::Error)]
 pub enum MonitorError {
@@ -67,6 +70,9 @@ pub struct Memory {
     checkpoint: Option<String>,
     rows: Vec<Vec<String>>,
     newest: BTreeMap<String, Newest>,
+    /// Of each party's keys, the times that have not ended before the newest one's began.
+    #[serde(default)]
+    key_times: BTreeMap<String, Vec<(u64, u64)>>,
     revocations: Option<u64>,
     revoked: Vec<Revoked>,
 }
@@ -174,6 +180,20 @@ impl Memory {
             }
             if entry.previous != last.map(|last| last.leaf) {
                 alarms.push(format!("it does not name the last entry of {key} as the one before it"));
+            }
+            if let Subject::OhttpKey(public) | Subject::IssuerKey(public) = &entry.subject {
+                let times = self.key_times.entry(key.clone()).or_default();
+                times.retain(|(_, end)| *end > public.not_before);
+                times.push((public.not_before, public.not_after));
+                // At the start of any of them, as the number of keys in use only grows there.
+                let in_use =
+                    |at: u64| times.iter().filter(|(start, end)| (*start..*end).contains(&at)).count();
+                let most = times.iter().map(|(start, _)| in_use(*start)).max().unwrap_or_default();
+                if most > MAX_KEYS_IN_USE {
+                    alarms.push(format!(
+                        "{most} keys of {key} are good at one time: some users may be given one of their own"
+                    ));
+                }
             }
             self.newest.insert(key, Newest { version: entry.version, leaf });
             if let Subject::Revocations(list) = &entry.subject {

@@ -1,6 +1,9 @@
 //! An issuer with its accounts on this machine, and gateways that take its tokens.
 #![allow(dead_code, reason = "each test binary uses its part")]
 
+pub mod log;
+pub mod stores;
+
 use privacy::issuer::accounts::Accounts;
 use privacy::issuer::epochs::{EpochKey, Epochs, Schedule};
 use privacy::issuer::quota::Quota;

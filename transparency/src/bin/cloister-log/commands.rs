@@ -41,8 +41,10 @@ pub struct Append {
     #[arg(long)]
     commit: Option<String>,
     /// Append the entries of a JSON file: one, or a list of them.
-    #[arg(long = "entry", required_unless_present = "digests")]
+    #[arg(long = "entry", required_unless_present_any = ["digests", "key"])]
     entries: Vec<PathBuf>,
+    #[command(flatten)]
+    key: crate::key::KeyArguments,
     /// Sign only; publish later, with `cloister-log publish`.
     #[arg(long)]
     no_publish: bool,
@@ -91,8 +93,8 @@ pub async fn run(command: Command) -> Result<(), Failure> {
         Command::Verify { trust, kind, proof } => check(&trust, kind, &proof),
         Command::Trust { config, accept, max_age_hours } => {
             let trusted = Config::load(&config)?.trust.file().clone();
-            let accept = accept.into_iter().map(|(name, role, minimum_version)| Accept {
-                kind: Kind::Image,
+            let accept = accept.into_iter().map(|(kind, name, role, minimum_version)| Accept {
+                kind,
                 name,
                 role,
                 minimum_version,
@@ -163,6 +165,7 @@ async fn append(arguments: Append) -> Result<(), Failure> {
         let commit = arguments.commit.as_deref().unwrap_or_default();
         entries.push(image::entry(digests, &arguments.files, &arguments.vcpus, arguments.role, commit)?);
     }
+    entries.extend(arguments.key.entry(unix_now())?);
     for path in &arguments.entries {
         let text = fs::read_to_string(path).map_err(|source| Failure::File { path: path.into(), source })?;
         let read: Result<OneOrMore, _> = serde_json::from_str(&text);

@@ -4,6 +4,7 @@
 mod commands;
 mod failure;
 mod image;
+mod key;
 mod watch;
 
 use clap::{Parser, Subcommand};
@@ -119,9 +120,10 @@ enum Command {
         /// `log.toml`.
         #[arg(long)]
         config: PathBuf,
-        /// What they may accept: NAME/ROLE or NAME/ROLE/VERSION, the oldest version that is still good.
+        /// What they may accept: NAME/ROLE or NAME/ROLE/VERSION, the oldest version that is still good; KIND: before it
+        /// for another kind than an image, as in issuer-key:issuer.example/token-issuer.
         #[arg(long, value_parser = accept)]
-        accept: Vec<(Name, Name, Version)>,
+        accept: Vec<(Kind, Name, Name, Version)>,
         /// Longest age of a proof.
         #[arg(long, default_value_t = 168, value_parser = clap::value_parser!(u32).range(1..))]
         max_age_hours: u32,
@@ -144,12 +146,16 @@ fn kind(text: &str) -> Result<Kind, String> {
     Kind::ALL.into_iter().find(|kind| kind.name() == text).ok_or_else(|| format!("one of {}", names()))
 }
 
-fn accept(text: &str) -> Result<(Name, Name, Version), String> {
+fn accept(text: &str) -> Result<(Kind, Name, Name, Version), String> {
+    let (of, text) = match text.split_once(':') {
+        Some((of, rest)) => (kind(of)?, rest),
+        None => (Kind::Image, text),
+    };
     let mut parts = text.splitn(3, '/');
     let mut name = || parts.next().unwrap_or_default().parse::<Name>().map_err(|error| error.to_string());
     let (name, role) = (name()?, name()?);
     let version = parts.next().map(str::parse::<Version>).transpose().map_err(|error| error.to_string())?;
-    Ok((name, role, version.unwrap_or_default()))
+    Ok((of, name, role, version.unwrap_or_default()))
 }
 
 fn main() -> ExitCode {
