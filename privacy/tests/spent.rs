@@ -245,7 +245,7 @@ fn c3_of_two_gateways_on_one_postgresql_one_takes_the_token() {
 async fn c3_a_redis_that_would_forget_is_refused() {
     let forgets = async |settings: &[&'static str]| {
         let redis = Redis::new(settings)?;
-        let error = Spent::open(&redis.url()).await.err().expect("a refusal");
+        let error = Spent::open(&redis.url()).await.expect_err("a refusal");
         assert!(matches!(error, StoreError::Forgets(_)), "{error}");
         // Unless its operator answers for it.
         let spent = Spent::open(&format!("{}?durability=unchecked", redis.url())).await.unwrap();
@@ -266,7 +266,7 @@ async fn c3_a_redis_that_would_forget_is_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn c3_a_postgresql_that_would_forget_is_refused() {
     let Some(postgres) = Postgres::new(&["fsync=off"]) else { return };
-    let error = Spent::open(&postgres.url()).await.err().expect("a refusal");
+    let error = Spent::open(&postgres.url()).await.expect_err("a refusal");
     assert!(matches!(error, StoreError::Forgets(_)), "{error}");
     drop(postgres);
     let Some(postgres) = Postgres::new(&[]) else { return };
@@ -274,7 +274,7 @@ async fn c3_a_postgresql_that_would_forget_is_refused() {
         postgres
             .sql("CREATE UNLOGGED TABLE cloister_spent (id bytea PRIMARY KEY, forget_at bigint NOT NULL)")
     );
-    let error = Spent::open(&postgres.url()).await.err().expect("a refusal");
+    let error = Spent::open(&postgres.url()).await.expect_err("a refusal");
     assert!(matches!(error, StoreError::Forgets(_)), "{error}");
 }
 
@@ -310,7 +310,7 @@ async fn c3_a_store_that_is_silent_means_a_refusal_in_bounded_time() {
     let port = silent.local_addr().unwrap().port();
     for url in [format!("redis://127.0.0.1:{port}"), format!("postgres://x@127.0.0.1:{port}/x")] {
         let start = Instant::now();
-        let error = Spent::open(&url).await.err().expect("a refusal");
+        let error = Spent::open(&url).await.expect_err("a refusal");
         assert!(matches!(error, StoreError::TimeOut | StoreError::Failed(_)), "{error}");
         assert!(start.elapsed() < PATIENCE);
     }
@@ -321,13 +321,13 @@ async fn c3_a_store_that_cannot_be_one_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let file = format!("redb:{}", folder.path().join("spent").display());
     let _one = Spent::open(&file).await.unwrap();
-    let two = Spent::open(&file).await.err().expect("a refusal");
+    let two = Spent::open(&file).await.expect_err("a refusal");
     assert!(two.to_string().contains("spent"), "a second gateway on the file: {two}");
     std::fs::write(folder.path().join("other"), "not a database").unwrap();
     let other = format!("redb:{}", folder.path().join("other").display());
     assert!(matches!(Spent::open(&other).await, Err(StoreError::Failed(_))));
     for url in ["", "redb:", "file:x", "mysql://x", "http://user:secret@host"] {
-        let error = Spent::open(url).await.err().expect("a refusal");
+        let error = Spent::open(url).await.expect_err("a refusal");
         assert!(matches!(error, StoreError::Url(_)), "{url}: {error}");
         assert!(!error.to_string().contains("secret"));
     }

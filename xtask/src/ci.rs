@@ -53,8 +53,14 @@ pub fn run() -> Result<()> {
         command.args(["doc", "--release", "--locked", "--workspace", "--no-deps", "--quiet"]);
         build::run(command.env("RUSTDOCFLAGS", "-Dwarnings").current_dir(build::root()))
     })?;
+    // Installed if this user may: without them, the tests of shared stores say that they did not run.
+    let stores = setup::for_stores();
+    if let Err(error) = &stores {
+        eprintln!("NOT RUN: the tests with Redis and PostgreSQL; {error:#}");
+    }
     step("tests of every room", || {
-        test(&[&["--workspace", "--exclude", "xtask"], &ENGINE_TOOL[..]].concat())
+        let required: &[_] = if stores.is_ok() { &[("CLOISTER_STORES", "required")] } else { &[] };
+        test(&[&["--workspace", "--exclude", "xtask"], &ENGINE_TOOL[..]].concat(), required)
     })?;
     step("programs", build::programs)?;
     step("image: rebuilt in a minimal chroot", || {
@@ -68,7 +74,7 @@ pub fn run() -> Result<()> {
     })?;
     step("tests of the whole system", || {
         // One guest at a time: each runs on the CPUs of this machine without KVM.
-        test(&["-p", "xtask", "--", "--test-threads=1"])
+        test(&["-p", "xtask", "--", "--test-threads=1"], &[])
     })?;
     println!("ci: ok, in {}", HumanDuration(start.elapsed()));
     Ok(())
@@ -76,9 +82,10 @@ pub fn run() -> Result<()> {
 
 /// `cargo test`. Property tests draw the same cases in every run, so that a change is judged by what it changed;
 /// without the variable, as in a plain `cargo test`, they draw new ones each time.
-fn test(arguments: &[&str]) -> Result<()> {
+fn test(arguments: &[&str], variables: &[(&str, &str)]) -> Result<()> {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.args(["test", "--release", "--locked"]).args(arguments).current_dir(build::root());
+    command.envs(variables.iter().copied());
     build::run(command.env("PROPTEST_RNG_SEED", "20261120").stdin(Stdio::null()))
 }
 

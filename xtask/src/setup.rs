@@ -24,6 +24,12 @@ const DEBOOTSTRAP: Tool = Tool { program: "debootstrap", package: "debootstrap",
 const PKG_CONFIG: Tool = Tool { program: "pkg-config", package: "pkg-config", probe: &["--version"] };
 const LIBSSL: Tool = Tool { program: "pkg-config", package: "libssl-dev", probe: &["--exists", "openssl"] };
 
+/// The stores that gateways share.
+const REDIS: Tool = Tool { program: "redis-server", package: "redis-server", probe: &["--version"] };
+/// Debian keeps the servers' programs out of the path, one folder for each version.
+const POSTGRESQL: Tool =
+    Tool { program: "sh", package: "postgresql", probe: &["-c", "ls /usr/lib/postgresql/*/bin/initdb"] };
+
 impl Tool {
     fn is_there(&self) -> bool {
         let probe = Command::new(self.program).args(self.probe).stdin(Stdio::null()).output();
@@ -39,6 +45,11 @@ pub fn for_demo() -> Result<()> {
 /// What the chroot of `cargo xtask audit-in-chroot` needs.
 pub fn for_chroot() -> Result<()> {
     install(&[DEBOOTSTRAP])
+}
+
+/// What the tests of the stores of spent tokens need.
+pub fn for_stores() -> Result<()> {
+    install(&[REDIS, POSTGRESQL])
 }
 
 /// What `cargo ci` needs.
@@ -82,7 +93,7 @@ fn install(tools: &[Tool]) -> Result<()> {
     }
     let packages: Vec<&str> = missing.iter().map(|tool| tool.package).collect();
     let command = format!("apt-get install --no-install-recommends {}", packages.join(" "));
-    let programs: Vec<&str> = missing.iter().map(|tool| tool.program).collect();
+    let programs: Vec<&str> = missing.iter().map(|tool| tool.package).collect();
     if !Path::new("/etc/debian_version").exists() {
         bail!(
             "missing: {}. Install them with this system's package manager (Debian's packages are {}) and run this again",

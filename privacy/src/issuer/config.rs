@@ -2,6 +2,7 @@
 
 use super::epochs::{EPOCH_HOURS, Schedule};
 use crate::file;
+use crate::serve::Listen;
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -23,7 +24,7 @@ const fn overlap_hours() -> u64 {
 }
 
 /// How an issuer is set up.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// Its name: that of its key in the log, and in every challenge.
@@ -40,6 +41,9 @@ pub struct Config {
     /// Accounts that an OpenID Connect provider vouches for; without it, those of `accounts.toml`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub oidc: Option<super::oidc::Config>,
+    /// Where it listens, with TLS; without it, on this machine only.
+    #[serde(default, skip_serializing)]
+    pub listen: Option<Listen>,
 }
 
 /// Why there is no configuration.
@@ -91,6 +95,11 @@ impl Folder {
     /// The counts of issued tokens.
     pub fn quota(&self) -> PathBuf {
         self.0.join("quota.redb")
+    }
+
+    /// The folder itself.
+    pub fn path(&self) -> &Path {
+        &self.0
     }
 
     /// Makes a folder with a configuration.

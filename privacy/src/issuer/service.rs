@@ -15,6 +15,7 @@
 use super::accounts::{Authenticate, Denied};
 use super::epochs::{EpochKey, Epochs};
 use super::quota::Quota;
+use crate::body::Body;
 use crate::token::structure::{
     BATCH_REQUEST, BATCH_RESPONSE, MAX_BATCH, REQUEST, RESPONSE, TokenRequest, decode_requests,
     encode_responses,
@@ -27,10 +28,16 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE;
+use http_body_util::BodyExt;
+use hyper::Request;
+use hyper::body::Incoming;
 use serde_json::json;
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::Semaphore;
+use tower::ServiceExt;
 
 /// Media type of the directory (RFC 9578 §8.3.1).
 const DIRECTORY: &str = "application/private-token-issuer-directory";
@@ -39,8 +46,13 @@ const MAX_WAITING: usize = 256;
 /// Most bytes of a request.
 const MAX_REQUEST: usize = 8 + MAX_BATCH * TokenRequest::LENGTH;
 
+/// Longest time from a request's head to its answer.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 /// An issuer.
 pub struct Issuer {
+    issued: AtomicU64,
+    refused: AtomicU64,
     epochs: RwLock<Epochs>,
     accounts: Box<dyn Authenticate>,
     quota: Quota,
@@ -82,6 +94,8 @@ impl Issuer {
     pub fn new(epochs: Epochs, accounts: Box<dyn Authenticate>, quota: Quota) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
+            issued: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
             epochs: RwLock::new(epochs),
             accounts,
             quota,
@@ -148,6 +162,7 @@ impl Issuer {
             let why = format!("this account had its {} tokens of this epoch", self.quota.cap());
             return Err(Refused(StatusCode::TOO_MANY_REQUESTS, why));
         }
+        self.issued.fetch_add(signatures.iter().flatten().count() as u64, Relaxed);
         let all = signatures.iter().all(Option::is_some);
         match (batch, signatures.as_slice()) {
             (true, signatures) if signatures.iter().any(Option::is_some) => {
@@ -164,6 +179,15 @@ impl Issuer {
                 "these are not blinded messages under the key in use",
             )),
         }
+    }
+
+    /// What it has done, in the Prometheus text format. No account is in it.
+    pub fn metrics(&self) -> String {
+        let (issued, refused) = (self.issued.load(Relaxed), self.refused.load(Relaxed));
+        format!(
+            "# TYPE cloister_issuer_tokens_total counter\ncloister_issuer_tokens_total {issued}\n\
+             # TYPE cloister_issuer_refused_total counter\ncloister_issuer_refused_total {refused}\n"
+        )
     }
 
     fn directory(&self) -> Response {
@@ -194,7 +218,9 @@ fn sign(key: &EpochKey, requests: &[TokenRequest], given: usize) -> Vec<Option<[
 /// The interface.
 pub fn router(issuer: Arc<Issuer>) -> Router {
     async fn issue(State(issuer): State<Arc<Issuer>>, headers: HeaderMap, body: Bytes) -> Response {
-        issuer.issue(headers, body).await.into_response()
+        let result = issuer.clone().issue(headers, body).await;
+        issuer.refused.fetch_add(result.is_err().into(), Relaxed);
+        result.into_response()
     }
     async fn directory(State(issuer): State<Arc<Issuer>>) -> Response {
         issuer.directory()
@@ -204,4 +230,15 @@ pub fn router(issuer: Arc<Issuer>) -> Router {
         .route("/.well-known/private-token-issuer-directory", get(directory))
         .layer(DefaultBodyLimit::max(MAX_REQUEST))
         .with_state(issuer)
+}
+
+/// Answers a request, in bounded time; for [`crate::serve::run`].
+pub async fn handle(router: Router, request: Request<Incoming>) -> hyper::Response<Body> {
+    let answer = router.oneshot(request.map(axum::body::Body::new));
+    let response = match tokio::time::timeout(PATIENCE, answer).await {
+        Ok(Ok(response)) => response,
+        Ok(Err(never)) => match never {},
+        Err(_) => StatusCode::REQUEST_TIMEOUT.into_response(),
+    };
+    response.map(|body| body.map_err(io::Error::other).boxed_unsync())
 }

@@ -1,5 +1,7 @@
 //! Redis and PostgreSQL servers of this machine, each in a folder of its own, that can be killed and started again.
 
+#![allow(dead_code, reason = "each program uses its part")]
+
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -35,11 +37,6 @@ fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
 pub trait Server {
     /// The store's URL.
     fn url(&self) -> String;
-    /// `kill -9`, and a new start in the same folder.
-    fn crash(&mut self) {
-        self.kill();
-        self.start();
-    }
     /// `kill -9`.
     fn kill(&mut self);
     /// Starts it and waits until it answers.

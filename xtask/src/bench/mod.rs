@@ -8,6 +8,7 @@ mod engine;
 mod image;
 mod log;
 mod report;
+mod tokens;
 
 use crate::{build, setup};
 use anyhow::{Context, Result, bail};
@@ -73,7 +74,7 @@ pub struct Subject {
 }
 
 /// All subjects, in the order in which they run.
-pub const SUBJECTS: &[Subject] = &[image::SUBJECT, engine::SUBJECT, log::SUBJECT];
+pub const SUBJECTS: &[Subject] = &[image::SUBJECT, engine::SUBJECT, log::SUBJECT, tokens::SUBJECT];
 
 /// What to measure, and how to show it.
 #[derive(Debug, clap::Args)]

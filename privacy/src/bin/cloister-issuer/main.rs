@@ -7,14 +7,16 @@ use privacy::issuer::config::{Config, Folder};
 use privacy::issuer::epochs::Epochs;
 use privacy::issuer::oidc::Oidc;
 use privacy::issuer::quota::Quota;
-use privacy::issuer::service::{Issuer, router};
+use privacy::issuer::service::{Issuer, handle, router};
+use privacy::serve::{Limits, Listen, run as run_service};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use tokio::net::TcpListener;
 use transparency::entry::Name;
 
+/// How long requests may take to end when the program is stopped.
+const GRACE: Duration = Duration::from_secs(10);
 /// How often the folder of keys is read again.
 const RELOAD: Duration = Duration::from_secs(60);
 
@@ -68,14 +70,14 @@ enum Command {
     /// Lists, adds or removes accounts of this machine.
     #[command(subcommand)]
     Account(Account),
-    /// Serves until it is stopped. Accounts' credentials travel to it: put TLS in front of it for the open network.
+    /// Serves until it is stopped. Accounts' credentials travel to it: give it TLS in issuer.toml, or put TLS in front of it.
     Serve {
         /// The issuer's folder.
         #[arg(long)]
         folder: PathBuf,
-        /// Address to listen on.
-        #[arg(long, default_value = "127.0.0.1:8081")]
-        listen: String,
+        /// Address to listen on, in place of issuer.toml's. Without either, 127.0.0.1:8081.
+        #[arg(long)]
+        listen: Option<String>,
     },
 }
 
@@ -115,8 +117,10 @@ fn now() -> u64 {
 fn run(command: Command) -> Result<()> {
     match command {
         Command::Init { folder, name, cap, epoch_hours, overlap_hours } => {
-            let (at, config) =
-                (Folder::new(&folder), Config { name, cap, epoch_hours, overlap_hours, oidc: None });
+            let (at, config) = (
+                Folder::new(&folder),
+                Config { name, cap, epoch_hours, overlap_hours, oidc: None, listen: None },
+            );
             at.create(&config)?;
             at.load()?;
             println!("{}", at.config().display());
@@ -139,13 +143,13 @@ fn run(command: Command) -> Result<()> {
         }
         Command::Serve { folder, listen } => {
             let runtime = tokio::runtime::Runtime::new().context("this machine cannot start the program")?;
-            runtime.block_on(serve(&folder, &listen))?;
+            runtime.block_on(serve(&folder, listen))?;
         }
     }
     Ok(())
 }
 
-async fn serve(folder: &Path, listen: &str) -> Result<()> {
+async fn serve(folder: &Path, address: Option<String>) -> Result<()> {
     let at = Folder::new(folder);
     let config = at.load()?;
     let accounts: Box<dyn Authenticate> = match config.oidc {
@@ -160,10 +164,20 @@ async fn serve(folder: &Path, listen: &str) -> Result<()> {
     let ids = |epochs: &Epochs| epochs.all().iter().map(|key| *key.signing.public().id()).collect::<Vec<_>>();
     quota.keep_only(&ids(&epochs))?;
     let issuer = Arc::new(Issuer::new(epochs, accounts, quota));
-    let listener = TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}"))?;
-    println!("listening on {}", listener.local_addr()?);
+    let mut listen = config.listen.unwrap_or(Listen {
+        address: "127.0.0.1:8081".into(),
+        tls: None,
+        behind_tls: false,
+        metrics: None,
+        limits: Limits::default(),
+    });
+    if let Some(address) = address {
+        listen.address = address;
+    }
     tokio::spawn(reload(issuer.clone(), at.keys()));
-    until_stopped(listener, router(issuer)).await
+    let router = router(issuer.clone());
+    let service = move |request| handle(router.clone(), request);
+    Ok(run_service(&listen, at.path(), GRACE, service, move || issuer.metrics()).await?)
 }
 
 /// Reads the keys again from time to time; those that it has stay in use if that fails.
@@ -178,18 +192,6 @@ async fn reload(issuer: Arc<Issuer>, keys: PathBuf) {
             Err(error) => eprintln!("error: {error}; the keys that were read before stay in use"),
         }
     }
-}
-
-/// Serves until SIGINT or SIGTERM.
-async fn until_stopped(listener: TcpListener, router: axum::Router) -> Result<()> {
-    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
-    let stop = async move {
-        tokio::select! {
-            _ = terminate.recv() => (),
-            _ = tokio::signal::ctrl_c() => (),
-        }
-    };
-    Ok(axum::serve(listener, router).with_graceful_shutdown(stop).await?)
 }
 
 fn main() -> ExitCode {
