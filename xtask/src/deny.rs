@@ -27,7 +27,8 @@ pub fn check(folder: &Path, change: impl FnOnce(String) -> String) -> Result<Out
     ensure!(rules.contains("[advisories]\n"), "deny.toml has no rules for advisories");
     let path = folder.join("deny.toml");
     fs::write(&path, change(rules.replacen("[advisories]\n", &place, 1)))?;
-    // The registry was asked when the project was built; nothing here needs the network.
+    // All crates of the lock file, also those that nothing built so far needed; from here on nothing needs the network.
+    build::cargo(&["fetch", "--locked", "--quiet"])?;
     let mut deny = Command::new(program);
     deny.args(["--locked", "--offline", "--all-features", "--config"]).arg(path);
     deny.args(["check", "--hide-inclusion-graph"]);
