@@ -52,6 +52,10 @@ pub struct Limits {
     pub request_bytes: u32,
     /// A connection without traffic for so long is dropped, in milliseconds of the untrusted clock.
     pub idle_ms: u32,
+    /// One record of an answer leaves every so many milliseconds of the untrusted clock (REQUIREMENTS C6); above 0.
+    pub pace_ms: u32,
+    /// The records of an answer are a multiple of this; above 0.
+    pub answer_records: u32,
 }
 
 /// A device at its fixed place on PCI bus 0.
@@ -189,9 +193,10 @@ impl Manifest {
             w.bytes(task.task.as_bytes()).tokens(&task.instruction);
         }
         let l = &self.limits;
-        for limit in
-            [l.context_tokens, l.output_tokens, l.sessions, l.connections, l.request_bytes, l.idle_ms]
-        {
+        for limit in [l.context_tokens, l.output_tokens, l.sessions, l.connections, l.request_bytes] {
+            w.number(limit.into());
+        }
+        for limit in [l.idle_ms, l.pace_ms, l.answer_records] {
             w.number(limit.into());
         }
         w.number(self.machine.memory_mib.into()).number(self.machine.vcpus.into());
@@ -241,6 +246,8 @@ impl Manifest {
                 connections: r.number()?,
                 request_bytes: r.number()?,
                 idle_ms: r.number()?,
+                pace_ms: r.number()?,
+                answer_records: r.number()?,
             },
             machine: Machine {
                 memory_mib: r.number()?,
@@ -300,9 +307,9 @@ mod tests {
     }
 
     prop_compose! {
-        fn limits()(limits: [u32; 6]) -> Limits {
-            let [context_tokens, output_tokens, sessions, connections, request_bytes, idle_ms] = limits;
-            Limits { context_tokens, output_tokens, sessions, connections, request_bytes, idle_ms }
+        fn limits()(limits: [u32; 8]) -> Limits {
+            let [context_tokens, output_tokens, sessions, connections, request_bytes, idle_ms, pace_ms, answer_records] = limits;
+            Limits { context_tokens, output_tokens, sessions, connections, request_bytes, idle_ms, pace_ms, answer_records }
         }
     }
 

@@ -1,6 +1,7 @@
 //! An attested TLS session with a guest.
 
 use crate::policy::{ClientPolicy, ProofError, Resolved};
+use crate::shape;
 use crate::text::printable;
 use attestation::report_data::{EXPORTER_LABEL, EXPORTER_LEN, Exporter, NONCE_LEN, Nonce};
 use attestation::verifier::{Check, Verdict, VerifyError, stapled_proof, verify_certificate, verify_fresh};
@@ -116,6 +117,7 @@ pub struct Session {
     logged: Option<Logged>,
     key_exchange: NamedGroup,
     patience: Duration,
+    padded: bool,
 }
 
 impl Session {
@@ -180,7 +182,7 @@ impl Session {
         let evidence = whole(response, patience).await?;
         let verdict = verify_fresh(&evidence, &nonce, &certificate, &exporter, &policy, SystemTime::now())?
             .after(&in_handshake);
-        Ok(Self { sender, host, verdict, logged, key_exchange, patience })
+        Ok(Self { sender, host, verdict, logged, key_exchange, patience, padded: true })
     }
 
     /// The key exchange of the TLS session.
@@ -198,8 +200,16 @@ impl Session {
         self.logged.as_ref()
     }
 
-    /// Sends a JSON body to `path`; the answer's status is 200.
+    /// Sends requests as long as they are, to measure what padding them is worth. An observer of the network then sees
+    /// how much is asked.
+    #[must_use]
+    pub fn without_padding(self) -> Self {
+        Self { padded: false, ..self }
+    }
+
+    /// Sends a JSON body to `path`, padded to one of a few sizes (REQUIREMENTS C6); the answer's status is 200.
     pub(crate) async fn post(&mut self, path: &str, body: Vec<u8>) -> Result<Incoming, SessionError> {
+        let body = if self.padded { shape::padded(path, body) } else { body };
         let response =
             send(&mut self.sender, &self.host, self.patience, path, "application/json", body).await?;
         Ok(response.into_body())

@@ -47,7 +47,7 @@ async fn follow(
         match timeout(patience, events.next()).await.map_err(|_| SessionError::Silent(patience))?? {
             TaskEvent::Delta { text } => on_text(&text),
             TaskEvent::Done { reason, prompt_tokens, completion_tokens } => {
-                // The answer is complete; what follows only decides whether the connection can be used again.
+                // The answer is complete; what follows is padding. Whoever left before its end would show how long it is.
                 let _ = timeout(patience, events.rest()).await;
                 return Ok(Done { reason, prompt_tokens, completion_tokens });
             }

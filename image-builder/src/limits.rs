@@ -64,6 +64,8 @@ fn limits(manifest: &Manifest, trained: u32) -> Result<(), OutOfBounds> {
         ("limits.connections", l.connections, l.sessions..=4096),
         ("limits.request_bytes", l.request_bytes, 1024..=16 << 20),
         ("limits.idle_ms", l.idle_ms, 1000..=3_600_000),
+        ("limits.pace_ms", l.pace_ms, 5..=10_000),
+        ("limits.answer_records", l.answer_records, 1..=1_000_000),
     ] {
         within(field, value, range)?;
     }
@@ -235,6 +237,8 @@ mod tests {
         assert_eq!(field_of(|m| m.limits.connections = 0), "limits.connections");
         assert_eq!(field_of(|m| m.limits.request_bytes = 5), "limits.request_bytes");
         assert_eq!(field_of(|m| m.limits.idle_ms = 0), "limits.idle_ms");
+        assert_eq!(field_of(|m| m.limits.pace_ms = 0), "limits.pace_ms");
+        assert_eq!(field_of(|m| m.limits.answer_records = 0), "limits.answer_records");
         assert_eq!(field_of(|m| m.template.stop.clear()), "template.stop");
         assert_eq!(field_of(|m| m.tasks.clear()), "tasks");
         assert_eq!(field_of(|m| m.tasks[0].task = "translate".into()), "tasks.translate");

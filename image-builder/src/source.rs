@@ -162,6 +162,8 @@ struct LimitsTable {
     connections: u32,
     request_bytes: u32,
     idle_ms: u32,
+    pace_ms: u32,
+    answer_records: u32,
 }
 
 #[derive(Deserialize)]
@@ -231,6 +233,8 @@ impl File {
                 connections: l.connections,
                 request_bytes: l.request_bytes,
                 idle_ms: l.idle_ms,
+                pace_ms: l.pace_ms,
+                answer_records: l.answer_records,
             },
             machine: Machine {
                 memory_mib: self.machine.memory_mib,

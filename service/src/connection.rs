@@ -16,8 +16,10 @@ use zeroize::Zeroizing;
 /// Once so many bytes wait for the network, nothing more is encrypted until some have left; and once so many wait to be
 /// encrypted, no further request is taken up. A client that asks and does not read so costs a bounded amount of memory.
 const MAX_OUTGOING: usize = 16 * 1024;
-/// Plaintext of one record that is sent.
-const RECORD: usize = 4 * 1024;
+/// Most plaintext of one record that is sent: with padding, a record and its TCP segment fit an Ethernet frame.
+pub(crate) const RECORD: usize = 1023;
+/// Lets sizes and times show, to measure what hiding them is worth. No image can have it.
+pub(crate) const UNSHAPED: bool = cfg!(feature = "unshaped");
 /// A handshake that takes longer, in milliseconds, is given up.
 const HANDSHAKE_MS: u64 = 10_000;
 
@@ -80,6 +82,8 @@ pub(crate) struct Connection {
     /// Not yet encrypted.
     reply: WipedBuffer,
     exchange: Exchange,
+    /// Whether a record of the answer may leave.
+    due: bool,
     /// Whether `100 Continue` went out for the request that is arriving.
     continued: bool,
     keep_alive: bool,
@@ -101,6 +105,7 @@ impl Connection {
             received: WipedBuffer::new(),
             reply: WipedBuffer::new(),
             exchange: Exchange::None,
+            due: false,
             continued: false,
             keep_alive: true,
             closing: false,
@@ -262,27 +267,40 @@ impl Connection {
         }
     }
 
-    /// The generation at work for this connection, and how many tokens it has given.
+    /// The generation whose answer is on its way, and how many tokens it has given.
     pub(crate) fn generation(&self) -> Option<(GenerationId, u32)> {
         match &self.exchange {
-            Exchange::Answer(answer, id) if answer.is_generating() => Some((*id, answer.completion_tokens())),
+            Exchange::Answer(answer, id) => Some((*id, answer.completion_tokens())),
             _ => None,
         }
     }
 
-    /// Moves what there is to say towards the network, as far as there is room.
-    pub(crate) fn flush(&mut self, now: u64) {
+    /// Lets one record of the answer leave; whether there is an answer. Those that a slow reader had no room for are not
+    /// made up for.
+    pub(crate) fn tick(&mut self) -> bool {
+        self.due = matches!(self.exchange, Exchange::Answer(..));
+        self.due
+    }
+
+    /// Moves what there is to say towards the network, as far as there is room; the answer, if that was its end.
+    pub(crate) fn flush(&mut self, now: u64) -> Option<Answer> {
         if !self.is_established() && self.stream.progress() != Progress::PeerClosed {
-            return;
+            return None;
         }
+        let mut ended = None;
         let nothing_waited = self.stream.pending().is_empty();
         while self.stream.pending().len() < MAX_OUTGOING {
-            if self.reply.is_empty()
-                && let Exchange::Answer(answer, _) = &mut self.exchange
-                && answer.write(&mut self.reply)
-            {
-                self.exchange = Exchange::None;
-                self.answered();
+            if let Exchange::Answer(answer, _) = &mut self.exchange {
+                if !core::mem::take(&mut self.due) {
+                    break;
+                }
+                if answer.write_record(&mut self.reply)
+                    && let Exchange::Answer(answer, _) =
+                        core::mem::replace(&mut self.exchange, Exchange::None)
+                {
+                    ended = Some(answer);
+                    self.answered();
+                }
             }
             if self.reply.is_empty() {
                 break;
@@ -298,6 +316,7 @@ impl Connection {
         if nothing_waited && !self.stream.pending().is_empty() {
             self.waiting_since = now;
         }
+        ended
     }
 
     fn answered(&mut self) {
@@ -320,7 +339,6 @@ impl Connection {
         if count > 0 {
             self.stream.sent(count);
             self.waiting_since = now;
-            self.flush(now);
         }
     }
 

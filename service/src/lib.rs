@@ -18,6 +18,9 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+#[cfg(all(feature = "unshaped", target_os = "none"))]
+compile_error!("`unshaped` is for measurements on a host; an image without traffic shape is not built");
+
 mod answer;
 mod certificate;
 mod clock;

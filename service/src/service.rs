@@ -3,7 +3,7 @@
 use crate::answer::Answer;
 use crate::certificate::{Identity, IdentityError};
 use crate::clock::Clock;
-use crate::connection::{Claim, Connection, Request, Route};
+use crate::connection::{Claim, Connection, Request, Route, UNSHAPED};
 use crate::http::{Refusal, Status};
 use crate::platform::{AttestError, Platform};
 use crate::prompt;
@@ -20,10 +20,10 @@ use attestation::manifest::{Manifest, ManifestDigest};
 use attestation::report_data;
 use core::fmt::{self, Write};
 use inference::{
-    FinishReason, GenerationId, Limits, LimitsError, Model, Output, OutputKind, Scheduler, Tokenizer, Workers,
+    GenerationId, Limits, LimitsError, Model, Output, OutputKind, Scheduler, Tokenizer, Workers,
 };
 use wire::event::{Event, RequestEnd};
-use wire::task::ErrorCode;
+use wire::task::{ErrorCode, FinishReason};
 
 /// An identity is replaced after so many connections.
 const ROTATE_AFTER_CONNECTIONS: u32 = 4096;
@@ -85,6 +85,8 @@ pub struct Service<'m, P, W> {
     /// Connections opened so far, under this identity and under all.
     opened: (u32, u64),
     clock: Clock,
+    /// Which record of the answers may leave now.
+    tick: u64,
     rotate_at: u64,
 }
 
@@ -129,6 +131,7 @@ impl<'m, P: Platform, W: Workers> Service<'m, P, W> {
             connections: BTreeMap::new(),
             opened: (0, 0),
             clock,
+            tick: 0,
             rotate_at: ROTATE_AFTER_MS,
         })
     }
@@ -213,9 +216,10 @@ impl<'m, P: Platform, W: Workers> Service<'m, P, W> {
         self.clock.advance(self.platform.now_ms());
         let evidence = self.give_evidence();
         let generated = self.generate();
+        let sent = self.pace();
         let dropped = self.drop_timed_out();
         let rotated = self.rotate();
-        evidence || generated || dropped || rotated
+        evidence || generated || sent || dropped || rotated
     }
 
     fn emit(&mut self, event: Event) {
@@ -234,7 +238,7 @@ impl<'m, P: Platform, W: Workers> Service<'m, P, W> {
             if connection.has_left() {
                 let left = connection.generation();
                 connection.leave();
-                connection.flush(self.clock.now());
+                let _ = connection.flush(self.clock.now());
                 if let Some((generation, tokens)) = left {
                     self.abandon(generation, tokens);
                 }
@@ -251,8 +255,12 @@ impl<'m, P: Platform, W: Workers> Service<'m, P, W> {
                 }
             }
             let now = self.clock.now();
-            if let Some(connection) = self.connections.get_mut(&id) {
-                connection.flush(now);
+            if let Some(answer) = self.connections.get_mut(&id).and_then(|connection| connection.flush(now)) {
+                let (reason, tokens) = answer.end();
+                let complete = reason == Some(FinishReason::Stop);
+                let end = if complete { RequestEnd::Complete } else { RequestEnd::Length };
+                self.emit(Event::RequestEnded { end, tokens: about(tokens).into() });
+                continue;
             }
             if request.is_none() {
                 return;
@@ -266,11 +274,11 @@ impl<'m, P: Platform, W: Workers> Service<'m, P, W> {
         let prompt_tokens = u32::try_from(task.generation.prompt.len()).unwrap_or(u32::MAX);
         let name = self.completion_id()?;
         let generation = self.scheduler.submit(task.generation).map_err(task::refusal)?;
-        self.emit(Event::RequestStarted { tokens: prompt_tokens });
-        let model = self.manifest.model.name.clone();
+        self.emit(Event::RequestStarted { tokens: about(prompt_tokens) });
         match self.connections.get_mut(&id) {
             Some(connection) => {
-                let answer = Answer::new(task.shape, name, model, prompt_tokens, connection.keeps_alive());
+                let answer =
+                    Answer::new(task.shape, name, &self.manifest, prompt_tokens, connection.keeps_alive());
                 connection.answer(answer, generation);
             }
             None => self.abandon(generation, 0),
@@ -297,7 +305,7 @@ impl<'m, P: Platform, W: Workers> Service<'m, P, W> {
 
     fn abandon(&mut self, generation: GenerationId, tokens: u32) {
         self.scheduler.cancel(generation);
-        self.emit(Event::RequestEnded { end: RequestEnd::ClientGone, tokens: tokens.into() });
+        self.emit(Event::RequestEnded { end: RequestEnd::ClientGone, tokens: about(tokens).into() });
     }
 
     /// Answers the nonces that wait with one report over the batch's root.
@@ -349,41 +357,40 @@ impl<'m, P: Platform, W: Workers> Service<'m, P, W> {
         }
         let mut outputs = core::mem::take(&mut self.outputs);
         self.scheduler.step(&mut outputs);
-        let mut answered = Vec::new();
         for output in &mut outputs {
-            if let Some(id) = self.deliver(*output)
-                && !answered.contains(&id)
-            {
-                answered.push(id);
-            }
+            self.deliver(*output);
             // The next step writes over this place, but nobody knows when that will be.
-            output.kind = OutputKind::Finished(FinishReason::Stop);
+            output.kind = OutputKind::Finished(inference::FinishReason::Stop);
         }
         outputs.clear();
         self.outputs = outputs;
-        // What a step gave to a connection leaves together: how many tokens were guessed right is nobody's business.
-        answered.into_iter().for_each(|id| self.serve(id));
         true
     }
 
-    /// Adds to the answer that it belongs to, and says whose that is.
-    fn deliver(&mut self, Output { id: generation, kind }: Output) -> Option<ConnectionId> {
-        let mut connections = self.connections.iter_mut();
-        let (id, answer) =
-            connections.find_map(|(id, connection)| Some((*id, connection.answer_of(generation)?)))?;
+    /// Adds to the answer that it belongs to.
+    fn deliver(&mut self, Output { id, kind }: Output) {
+        let Some(answer) = self.connections.values_mut().find_map(|connection| connection.answer_of(id))
+        else {
+            return;
+        };
         match kind {
             OutputKind::Token(token) => answer.token(self.tokenizer.decode(token)),
-            OutputKind::Finished(reason) => {
-                let (reason, end) = match reason {
-                    FinishReason::Stop => (wire::task::FinishReason::Stop, RequestEnd::Complete),
-                    FinishReason::Length => (wire::task::FinishReason::Length, RequestEnd::Length),
-                };
-                answer.finish(reason);
-                let tokens = answer.completion_tokens().into();
-                self.emit(Event::RequestEnded { end, tokens });
-            }
+            OutputKind::Finished(inference::FinishReason::Stop) => answer.finish(FinishReason::Stop),
+            OutputKind::Finished(inference::FinishReason::Length) => answer.finish(FinishReason::Length),
         }
-        Some(id)
+    }
+
+    /// When it is time, lets one record of every answer leave, whatever there is to say (REQUIREMENTS C6). The clock is the host's,
+    /// and so is the pace: it could as well hold the records back.
+    fn pace(&mut self) -> bool {
+        let tick = self.clock.now() / u64::from(self.manifest.limits.pace_ms.max(1));
+        if core::mem::replace(&mut self.tick, tick) == tick && !UNSHAPED {
+            return false;
+        }
+        let answers = self.connections.iter_mut().filter_map(|(id, c)| c.tick().then_some(*id));
+        let answers: Vec<ConnectionId> = answers.collect();
+        answers.iter().for_each(|id| self.serve(*id));
+        !answers.is_empty() && !UNSHAPED
     }
 
     fn drop_timed_out(&mut self) -> bool {
@@ -415,6 +422,11 @@ impl<'m, P: Platform, W: Workers> Service<'m, P, W> {
         }
         true
     }
+}
+
+/// What the operator is told of a number of tokens: up to which power of two it goes, from 64 (REQUIREMENTS C6).
+fn about(tokens: u32) -> u32 {
+    tokens.max(64).checked_next_power_of_two().unwrap_or(u32::MAX)
 }
 
 const NO_REPORT: Refusal = Refusal::new(

@@ -5,6 +5,7 @@ use rustls::crypto::{CryptoProvider, aws_lc_rs, aws_lc_rs::cipher_suite, aws_lc_
 use rustls::{CipherSuite, HandshakeKind, NamedGroup, ProtocolVersion};
 use std::sync::Arc;
 use support::client::{Client, config, config_with, post};
+use support::model::{self, Ending};
 use support::world::World;
 use wire::event::Event;
 
@@ -162,26 +163,95 @@ fn bytes_may_arrive_one_at_a_time() {
 }
 
 #[test]
-fn c6_record_lengths_do_not_tell_text_lengths() {
-    let mut world = World::new();
-    let mut peer = world.attested();
-    peer.client.write(&post("/v1/tasks/summarize", br#"{"messages":[{"sender":"A","text":"x"}]}"#));
+fn c6_answers_leave_in_equal_records_at_a_steady_pace_and_end_at_a_multiple() {
+    let manifest = model::manifest();
+    let multiple = manifest.limits.answer_records as usize;
+    let chat = |more: &str| {
+        let body = format!(r#"{{"messages":[{{"role":"user","content":"x"}}]{more}}}"#);
+        post("/v1/chat/completions", body.as_bytes())
+    };
+    let task = |more: &str| {
+        let body = format!(r#"{{"messages":[{{"sender":"A","text":"x"}}]{more}}}"#);
+        post("/v1/tasks/summarize", body.as_bytes())
+    };
+    // An engine that is done before the first record leaves, and one that takes longer than a multiple.
+    for (steps, is_slow) in [(1000, false), (0, true)] {
+        let mut seen = Vec::new();
+        for request in [
+            task(r#","max_tokens":1"#),
+            task(""),
+            chat(r#","max_tokens":2,"stream":true"#),
+            chat(r#","stream":true"#),
+            chat(r#","max_tokens":3"#),
+            chat(""),
+            // A wish for more than the manifest's limit makes no difference.
+            chat(r#","max_tokens":1000000"#),
+        ] {
+            let mut world = World::with(manifest.clone(), Ending::Endless);
+            let mut peer = world.attested();
+            peer.client.write(&request);
+            let sent = peer.client.outgoing();
+            world.service.receive(peer.id, &sent);
+            let mut ticks = Vec::new();
+            while peer.client.response().is_none() {
+                for _ in 0..steps {
+                    world.service.step();
+                    assert!(world.service.pending(peer.id).is_empty(), "only the clock lets a record leave");
+                }
+                world.tick();
+                let pending = world.service.pending(peer.id).to_vec();
+                ticks.push(record_lengths(&pending));
+                world.service.sent(peer.id, pending.len());
+                peer.client.take(&pending);
+                assert!(ticks.len() < 100);
+            }
+            seen.push(ticks);
+        }
+        // One record of 1 KiB and 16 bytes of tag with every tick, in whatever form how much was said.
+        for ticks in &seen {
+            assert!(ticks.iter().all(|tick| *tick == [1024 + 16]), "{ticks:?}");
+            assert!(ticks.len().is_multiple_of(multiple), "{}", ticks.len());
+        }
+        let longer = seen.iter().filter(|ticks| ticks.len() > multiple).count();
+        assert_eq!(longer, if is_slow { 4 } else { 0 }, "{seen:?}");
+    }
+}
+
+/// The lengths of the TLS records in bytes of the network.
+fn record_lengths(mut bytes: &[u8]) -> Vec<usize> {
     let mut lengths = Vec::new();
-    for _ in 0..200 {
+    while let [_, _, _, high, low, rest @ ..] = bytes {
+        let length = usize::from(u16::from_be_bytes([*high, *low]));
+        lengths.push(length);
+        bytes = &rest[length..];
+    }
+    lengths
+}
+
+#[test]
+fn c6_evidence_and_refusals_leave_in_records_of_the_same_size() {
+    let mut world = World::new();
+    let mut peer = world.connect();
+    let mut answers = Vec::new();
+    for request in [
+        post("/v1/evidence", &[1; 32]),
+        post("/v1/evidence", &[2; 32]),
+        post("/nowhere", b""),
+        post("/v1/tasks/summarize", b"{"),
+    ] {
+        peer.client.write(&request);
         let sent = peer.client.outgoing();
         world.service.receive(peer.id, &sent);
         world.service.step();
-        let mut pending = world.service.pending(peer.id);
-        while let [_, _, _, high, low, rest @ ..] = pending {
-            let length = usize::from(u16::from_be_bytes([*high, *low]));
-            lengths.push(length);
-            pending = &rest[length..];
-        }
-        let count = world.service.pending(peer.id).len();
-        world.service.sent(peer.id, count);
+        let pending = world.service.pending(peer.id).to_vec();
+        answers.push(record_lengths(&pending));
+        world.service.sent(peer.id, pending.len());
+        peer.client.take(&pending);
+        assert!(peer.client.response().is_some());
     }
-    assert!(lengths.len() > 30, "one record or more for each token: {lengths:?}");
-    assert!(lengths.iter().all(|length| length % 256 == 16), "{lengths:?}");
+    assert!(answers.concat().iter().all(|length| *length == 1024 + 16), "{answers:?}");
+    assert_eq!(answers[0], answers[1], "evidence has one size");
+    assert_eq!(answers[2], answers[3], "so have refusals");
 }
 
 #[test]

@@ -5,12 +5,14 @@
 //! * What leaves the VM towards the operator is [`event::Event`], a closed enum of numbers. No variant takes a
 //!   string, so no text of a request can be formatted into one.
 //! * What is hashed and compared, in evidence and in the log, is encoded by [`canonical`].
-//! * What the client sends and receives is in [`task`] and [`chat`]: plain JSON shapes, read strictly. Feature `serde`
-//!   reads and writes them on the host.
+//! * What the client sends and receives is in [`task`] and [`chat`]: plain JSON shapes, read strictly. Their bodies are types
+//!   for the host, with feature `serde`; the guest reads and writes them by itself.
 #![no_std]
 #![forbid(unsafe_code)]
 extern crate alloc;
 
+#[cfg(feature = "serde")]
+mod bodies;
 pub mod canonical;
 pub mod chat;
 pub mod event;

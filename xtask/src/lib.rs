@@ -10,6 +10,7 @@ pub mod advisories;
 pub mod bench;
 pub mod boots;
 pub mod build;
+pub mod capture;
 pub mod chroot;
 pub mod ci;
 pub mod demo;

@@ -48,6 +48,8 @@ pub fn manifest() -> Manifest {
             connections: 1,
             request_bytes: 1024,
             idle_ms: 1000,
+            pace_ms: 50,
+            answer_records: 20,
         },
         machine: Machine {
             memory_mib: 1024,

@@ -7,4 +7,4 @@ mod request;
 mod response;
 
 pub(crate) use request::{Head, MAX_HEAD, Method, Parsed, parse};
-pub(crate) use response::{CONTINUE, Refusal, Reply, Status, end_chunks, event};
+pub(crate) use response::{CONTINUE, END, Refusal, Reply, Status, chunk, event};

@@ -88,9 +88,9 @@ impl Reply<'_> {
         }
     }
 
-    /// The head of a stream of server-sent events; chunks follow.
-    pub(crate) fn events(mut self) {
-        self.head(Status::Ok, "text/event-stream", None);
+    /// The head of a body in chunks, which follow.
+    pub(crate) fn chunks(mut self, content_type: &str) {
+        self.head(Status::Ok, content_type, None);
     }
 
     /// The answer to a request that is not served.
@@ -131,21 +131,29 @@ impl Reply<'_> {
     }
 }
 
-/// One server-sent event as one chunk (RFC 9112 §7.1): `data: ` and what `write` writes, which has no line breaks.
+/// One server-sent event as one chunk: `data: ` and what `write` writes, which has no line breaks.
 pub(crate) fn event(out: &mut WipedBuffer, write: impl FnOnce(&mut WipedBuffer)) {
-    let mut data = WipedBuffer::new();
-    write(&mut data);
-    let length = data.len() + b"data: ".len() + b"\n\n".len();
-    let _ = write!(out, "{length:x}\r\n");
-    out.push(b"data: ");
-    out.push(data.as_slice());
-    out.push(b"\n\n\r\n");
+    chunk(out, b"data: ", write, b"\n\n");
 }
 
-/// The end of a chunked body.
-pub(crate) fn end_chunks(out: &mut WipedBuffer) {
-    out.push(b"0\r\n\r\n");
+/// One chunk (RFC 9112 §7.1): what `write` writes, between `before` and `after`.
+pub(crate) fn chunk(
+    out: &mut WipedBuffer,
+    before: &[u8],
+    write: impl FnOnce(&mut WipedBuffer),
+    after: &[u8],
+) {
+    let mut data = WipedBuffer::new();
+    data.push(before);
+    write(&mut data);
+    data.push(after);
+    let _ = write!(out, "{:x}\r\n", data.len());
+    out.push(data.as_slice());
+    out.push(b"\r\n");
 }
+
+/// The end of a body in chunks.
+pub(crate) const END: &[u8] = b"0\r\n\r\n";
 
 /// The name that `wire` gives the code.
 pub(crate) const fn code(code: ErrorCode) -> &'static str {
@@ -201,7 +209,7 @@ mod tests {
             whole,
             "HTTP/1.1 200 OK\r\nContent-Type: application/cbor\r\nContent-Length: 3\r\nCache-Control: no-store\r\n\r\nabc"
         );
-        let stream = written(|reply| reply.events());
+        let stream = written(|reply| reply.chunks("text/event-stream"));
         assert!(stream.contains("Transfer-Encoding: chunked\r\n") && !stream.contains("Content-Length"));
         let mut out = WipedBuffer::new();
         Reply { out: &mut out, keep_alive: false, head_only: true }.whole(Status::NotFound, "a/b", b"abc");
@@ -216,7 +224,7 @@ mod tests {
     fn events_are_chunks() {
         let mut out = WipedBuffer::new();
         event(&mut out, |data| data.push(b"[DONE]"));
-        end_chunks(&mut out);
+        out.push(END);
         assert_eq!(out.as_slice(), b"e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n");
     }
 }

@@ -3,6 +3,7 @@
 
 use super::hash::{HmacSha256, HmacSha384, Sha256, Sha384};
 use super::parked::{MAX_PLAINTEXT, Parked};
+use crate::connection::{RECORD, UNSHAPED};
 use aes_gcm::aead::inout::InOutBuf;
 use aes_gcm::aead::{AeadInOut, KeyInit};
 use alloc::boxed::Box;
@@ -23,8 +24,9 @@ use rustls::{
 
 const TAG_BYTES: usize = 16;
 
-/// Records are padded to a multiple of this (RFC 8446 §5.4), so that their lengths say little about the tokens in them.
-const PADDED_TO: usize = 256;
+/// Records are padded to a multiple of this (RFC 8446 §5.4). Nothing longer is sent once the handshake is complete, so all
+/// of them have one size then (REQUIREMENTS C6).
+const PADDED_TO: usize = if UNSHAPED { 1 } else { RECORD + 1 };
 
 /// RFC 8446 §5.5 allows 2^24.5 full records under one AES-GCM key; rustls rekeys well before.
 const AES_GCM_RECORDS: u64 = 1 << 23;

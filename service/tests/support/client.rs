@@ -149,13 +149,10 @@ impl Response {
         serde_json::from_slice::<wire::task::ErrorBody>(&self.body).expect("an error body").error.code
     }
 
-    /// The payloads of server-sent events.
+    /// The payloads of server-sent events; between them are empty lines, and nothing else.
     pub fn events(&self) -> Vec<&str> {
-        self.text()
-            .split("\n\n")
-            .filter(|event| !event.is_empty())
-            .map(|e| e.strip_prefix("data: ").expect("an event"))
-            .collect()
+        let lines = self.text().lines().filter(|line| !line.is_empty());
+        lines.map(|line| line.strip_prefix("data: ").expect("an event")).collect()
     }
 
     fn parse(bytes: &[u8]) -> Option<(Self, usize)> {

@@ -164,6 +164,8 @@ pub fn manifest() -> Manifest {
             connections: 8,
             request_bytes: 16 * 1024,
             idle_ms: 30_000,
+            pace_ms: 20,
+            answer_records: 8,
         },
         machine: Machine {
             memory_mib: 1024,

@@ -63,9 +63,21 @@ impl World {
         !sent.is_empty() || !pending.is_empty()
     }
 
-    /// Moves bytes and steps until nothing happens any more.
+    /// Moves bytes and steps until nothing happens any more, with the pace of answers.
     pub fn settle(&mut self, peer: &mut Peer) {
-        while self.exchange(peer) | self.service.step() {}
+        let mut quiet = 0;
+        // Where the clock begins again from 0, one reading of it lets no time pass.
+        while quiet < 2 {
+            while self.exchange(peer) | self.service.step() {}
+            quiet = if self.tick() { 0 } else { quiet + 1 };
+        }
+    }
+
+    /// Lets so much time pass that a record of every answer may leave; says whether there is an answer.
+    pub fn tick(&mut self) -> bool {
+        let pace = u64::from(self.manifest.limits.pace_ms);
+        self.controls.now_ms.set(self.controls.now_ms.get().wrapping_add(pace));
+        self.service.step()
     }
 
     /// A connection whose handshake is complete.

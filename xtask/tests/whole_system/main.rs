@@ -10,4 +10,5 @@ mod main_job;
 mod memory;
 mod qmp;
 mod research;
+mod shape;
 mod tls;
