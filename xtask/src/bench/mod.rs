@@ -8,6 +8,7 @@ mod engine;
 mod image;
 mod log;
 mod report;
+mod shape;
 mod tokens;
 
 use crate::{build, setup};
@@ -74,7 +75,8 @@ pub struct Subject {
 }
 
 /// All subjects, in the order in which they run.
-pub const SUBJECTS: &[Subject] = &[image::SUBJECT, engine::SUBJECT, log::SUBJECT, tokens::SUBJECT];
+pub const SUBJECTS: &[Subject] =
+    &[image::SUBJECT, engine::SUBJECT, log::SUBJECT, shape::SUBJECT, tokens::SUBJECT];
 
 /// What to measure, and how to show it.
 #[derive(Debug, clap::Args)]
