@@ -127,7 +127,7 @@ pub fn chatml_manifest(tokenizer: &Tokenizer) -> Option<Manifest> {
     let mut manifest = manifest();
     manifest.model.name = "local".into();
     // The answers of a small model on a host in one multiple.
-    (manifest.limits.pace_ms, manifest.limits.answer_records) = (10, 40);
+    (manifest.limits.pace_ms, manifest.limits.answer_records) = (50, 8);
     let stop = [Some(end), tokenizer.control("<|endoftext|>")].into_iter().flatten().collect();
     manifest.template = ChatTemplate::from_turns(
         &[],
