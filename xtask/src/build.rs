@@ -45,7 +45,14 @@ pub fn programs() -> Result<()> {
 
 /// Builds the image into `out`: `cloister.rom`, `cloister.igvm` and `digests.json`.
 pub fn image(out: &Path) -> Result<()> {
-    run(Command::new(program("cloister-image")?).arg("build").arg("--out").arg(out).current_dir(root()))
+    image_of(&crate::manifest::path(), out)
+}
+
+/// As [`image`], with another manifest.
+pub fn image_of(manifest: &Path, out: &Path) -> Result<()> {
+    let mut command = Command::new(program("cloister-image")?);
+    command.arg("build").arg("--manifest").arg(manifest).arg("--out").arg(out);
+    run(command.current_dir(root()))
 }
 
 /// The weights of the default model.

@@ -19,6 +19,7 @@ pub mod guest;
 pub mod hostile;
 pub mod linux;
 pub mod log;
+pub mod manifest;
 pub mod mutants;
 pub mod research;
 pub mod setup;

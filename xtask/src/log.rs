@@ -2,14 +2,13 @@
 
 use crate::build::{program, root, run};
 use crate::guest::free_port;
+use crate::manifest;
 use anyhow::{Context, Result, ensure};
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-/// vCPUs of the default image's manifest, which boots with no other number.
-const VCPUS: &str = "2";
 /// The log's origin.
 const ORIGIN: &str = "cloister.localhost/log";
 
@@ -101,7 +100,7 @@ impl Log {
             builders += &format!("[[builder]]\nkey = {:?}\n", String::from_utf8_lossy(&made.stdout).trim());
             let mut vouch = Command::new(program("cloister-image")?);
             vouch
-                .args(["vouch", "--vcpus", VCPUS, "--commit", &commit, "--key"])
+                .args(["vouch", "--vcpus", &manifest::vcpus()?.to_string(), "--commit", &commit, "--key"])
                 .arg(key)
                 .arg("--built")
                 .arg(image);

@@ -26,18 +26,7 @@ const SESSIONS: [&str; 7] = ["1", "2", "4", "8", "16", "32", "64"];
 
 fn run(figures: &mut Figures<'_>) -> Result<()> {
     let target = build::target()?;
-    let text = target.to_str().context("the target folder's path is not UTF-8")?;
-    build::cargo(&[
-        "build",
-        "--release",
-        "--locked",
-        "--target-dir",
-        text,
-        "-p",
-        "inference",
-        "--features",
-        "cli",
-    ])?;
+    build_tool()?;
     let engines = engines(figures.llama_cpp(), &candle(&target)?)?;
     let shapes = if figures.quick() { &SHAPES[..1] } else { &SHAPES[..] };
     let folder = target.join("bench/engine");
@@ -59,8 +48,25 @@ fn run(figures: &mut Figures<'_>) -> Result<()> {
     growth(figures, &synthetic(&folder, shape, TYPES[0])?, &format!("{shape} {}", TYPES[0]), contexts)
 }
 
+/// Builds `cloister-engine`.
+pub(super) fn build_tool() -> Result<()> {
+    let target = build::target()?;
+    let text = target.to_str().context("the target folder's path is not UTF-8")?;
+    build::cargo(&[
+        "build",
+        "--release",
+        "--locked",
+        "--target-dir",
+        text,
+        "-p",
+        "inference",
+        "--features",
+        "cli",
+    ])
+}
+
 /// A model of true shape with random weights, made when it is not there.
-fn synthetic(folder: &Path, shape: &str, kind: &str) -> Result<PathBuf> {
+pub(super) fn synthetic(folder: &Path, shape: &str, kind: &str) -> Result<PathBuf> {
     let path = folder.join(format!("{shape}-{kind}.gguf"));
     if !path.exists() {
         let mut command = Command::new(build::program("cloister-engine")?);

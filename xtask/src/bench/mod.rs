@@ -4,6 +4,8 @@
 //! it names use, so that each figure can be had again alone. A figure that a loaded machine would change is taken
 //! several times, and what is reported of it is a ratio or a median; counts of instructions repeat exactly.
 
+mod boot;
+mod decode;
 mod engine;
 mod image;
 mod log;
@@ -75,8 +77,15 @@ pub struct Subject {
 }
 
 /// All subjects, in the order in which they run.
-pub const SUBJECTS: &[Subject] =
-    &[image::SUBJECT, engine::SUBJECT, log::SUBJECT, shape::SUBJECT, tokens::SUBJECT];
+pub const SUBJECTS: &[Subject] = &[
+    image::SUBJECT,
+    boot::SUBJECT,
+    decode::SUBJECT,
+    engine::SUBJECT,
+    log::SUBJECT,
+    shape::SUBJECT,
+    tokens::SUBJECT,
+];
 
 /// What to measure, and how to show it.
 #[derive(Debug, clap::Args)]
@@ -89,7 +98,7 @@ pub struct Options {
     /// A folder in which llama.cpp is built, with `bin/llama-bench`, to compare with; may be given several times.
     #[arg(long, value_name = "DIR")]
     pub llama_cpp: Vec<PathBuf>,
-    /// Measure the engine with its smallest model only.
+    /// Measure engine and decoding with their smallest model only.
     #[arg(long)]
     pub quick: bool,
     /// List the subjects and measure nothing.

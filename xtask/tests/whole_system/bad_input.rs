@@ -46,7 +46,7 @@ fn b7_b10_b12_evidence_that_does_not_fit_the_policy_is_rejected() {
     let digest = Command::new(build::program("cloister-image").unwrap())
         .arg("digest")
         .arg(&rom)
-        .args(["--vcpus", "2", "--cpu-type", "EPYC-Genoa"])
+        .args(["--vcpus", &xtask::manifest::vcpus().unwrap().to_string(), "--cpu-type", "EPYC-Genoa"])
         .output()
         .unwrap();
     let digest = String::from_utf8(digest.stdout).unwrap().trim().to_owned();

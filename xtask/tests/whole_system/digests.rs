@@ -7,13 +7,16 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 use xtask::guest::Guest;
-use xtask::{build, guest};
+use xtask::{build, guest, manifest};
 
 /// The machines for which the outside tools are asked.
 const CPU_TYPES: [&str; 3] = ["EPYC-Milan", "EPYC-Genoa", "EPYC-Turin"];
 const VCPUS: &str = "1,2,4,8,64";
+
 /// vCPUs that the default manifest asks for.
-const MANIFEST_VCPUS: &str = "2";
+fn manifest_vcpus() -> String {
+    manifest::vcpus().unwrap().to_string()
+}
 
 fn digest(rom: &Path, vcpus: &str, cpu_type: &str) -> String {
     let output = Command::new(build::program("cloister-image").unwrap())
@@ -33,7 +36,7 @@ fn the_model_measures_what_the_builder_computes() {
     let fixture = Fixture::get();
     let (mut guest, _) = fixture.boot(&[]);
     let line = guest.wait_for("launch digest", Duration::from_secs(10)).unwrap();
-    let expected = digest(&fixture.rom(), MANIFEST_VCPUS, "EPYC-Genoa");
+    let expected = digest(&fixture.rom(), &manifest_vcpus(), "EPYC-Genoa");
     assert!(line.contains(&expected), "{line} does not contain {expected}");
 }
 
@@ -45,8 +48,8 @@ fn the_igvm_boots_and_reports_its_own_digest() {
     let start = fixture.start_image(&fixture.igvm(), &weights, &fixture.state(), &[]);
     let mut guest = Guest::boot(&start).unwrap();
     let policy = guest::policy(&fixture.folder, Some(&fixture.root())).unwrap();
-    let expected = digest(&fixture.igvm(), MANIFEST_VCPUS, "EPYC-Genoa");
-    assert_ne!(expected, digest(&fixture.rom(), MANIFEST_VCPUS, "EPYC-Genoa"));
+    let expected = digest(&fixture.igvm(), &manifest_vcpus(), "EPYC-Genoa");
+    assert_ne!(expected, digest(&fixture.rom(), &manifest_vcpus(), "EPYC-Genoa"));
     let line = guest.wait_for("launch digest", Duration::from_secs(10)).unwrap();
     assert!(line.contains(&expected), "{line} does not contain {expected}");
 
