@@ -29,6 +29,8 @@ const REDIS: Tool = Tool { program: "redis-server", package: "redis-server", pro
 /// Debian keeps the servers' programs out of the path, one folder for each version.
 const POSTGRESQL: Tool =
     Tool { program: "sh", package: "postgresql", probe: &["-c", "ls /usr/lib/postgresql/*/bin/initdb"] };
+const APT: Tool = Tool { program: "apt-cache", package: "apt", probe: &["--version"] };
+const DPKG: Tool = Tool { program: "dpkg-deb", package: "dpkg", probe: &["--version"] };
 
 impl Tool {
     fn is_there(&self) -> bool {
@@ -40,6 +42,11 @@ impl Tool {
 /// What `cargo demo` needs.
 pub fn for_demo() -> Result<()> {
     install(&[QEMU, PKG_CONFIG, LIBSSL])
+}
+
+/// What fetches and unpacks Debian's kernel for `cargo linux-check`.
+pub fn for_debian_kernel() -> Result<()> {
+    install(&[APT, DPKG])
 }
 
 /// What the chroot of `cargo xtask audit-in-chroot` needs.

@@ -53,7 +53,10 @@ pub fn run(options: &Options) -> Result<()> {
     std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let kernel = match &options.kernel {
         Some(path) => path.clone(),
-        None => debian_kernel(&folder)?,
+        None => {
+            setup::for_debian_kernel()?;
+            debian_kernel(&folder)?
+        }
     };
     eprintln!("linux: booting {} in the SNP model", kernel.display());
     let bytes = std::fs::read(&kernel).with_context(|| format!("cannot read {}", kernel.display()))?;
