@@ -127,11 +127,11 @@ impl Asked {
         let text = fs::read_to_string(&self.events)
             .with_context(|| format!("cannot read {}", self.events.display()))?;
         let ended = Event::RequestEnded { end: wire::event::RequestEnd::Complete, tokens: 0 };
-        let values = text.lines().filter_map(|line| {
+        let mut values = text.lines().filter_map(|line| {
             let line: Value = serde_json::from_str(line).ok()?;
             (line["event"] == ended.name()).then(|| line["value"].as_u64())?
         });
-        values.last().context("no request has ended")
+        values.next_back().context("no request has ended")
     }
 }
 
