@@ -124,6 +124,22 @@ fn install(tools: &[Tool]) -> Result<()> {
     Ok(())
 }
 
+/// What carries the schemas of Kubernetes, as pip names it.
+const KUBERNETES_JUDGE: &str = "kubernetes-validate==1.37.0";
+
+/// A Python that has the schemas of Kubernetes, installed from PyPI into the target folder unless it is there already.
+pub fn kubernetes_judge() -> Result<PathBuf> {
+    for_ci()?;
+    let venv = build::target()?.join("tools/kubernetes-judge");
+    let (python, done) = (venv.join("bin/python"), venv.join("installed"));
+    if !done.is_file() {
+        run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&venv))?;
+        run(Command::new(&python).args(["-m", "pip", "install", "--quiet", KUBERNETES_JUDGE]))?;
+        std::fs::write(&done, "")?;
+    }
+    Ok(python)
+}
+
 /// Whether this user is root.
 pub fn is_root() -> bool {
     let id = Command::new("id").arg("-u").output();
