@@ -14,3 +14,4 @@ pub mod session;
 mod shape;
 pub mod task;
 pub mod text;
+pub mod way;

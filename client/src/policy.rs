@@ -155,6 +155,9 @@ pub fn load(path: &Path) -> Result<ClientPolicy, PolicyError> {
     let mut table: toml::Table =
         toml::from_str(&text).map_err(|error| load_error(verifier::PolicyError::Format(error)))?;
     let log = table.remove("log");
+    // [`crate::way`]'s.
+    table.remove("way");
+    table.remove("tokens");
     let folder = path.parent().unwrap_or(Path::new("."));
     let file: PolicyFile =
         table.try_into().map_err(|error| load_error(verifier::PolicyError::Format(error)))?;

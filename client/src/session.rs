@@ -10,6 +10,8 @@ use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper::{Request, Response, StatusCode, header};
 use hyper_util::rt::TokioIo;
+use privacy::token::structure::Token;
+use privacy::transport::{TransportError, Way};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, aws_lc_rs, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
@@ -17,6 +19,7 @@ use rustls::{ClientConfig, DigitallySignedStruct, NamedGroup, SignatureScheme};
 use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
@@ -47,6 +50,9 @@ pub enum SessionError {
         /// The reason.
         source: io::Error,
     },
+    /// There is no way through relay and gateway, or it ended.
+    #[error("on the way to the guest: {0}")]
+    Way(TransportError),
     /// The evidence does not satisfy the policy. Nothing was sent.
     #[error("the guest's evidence was rejected, nothing was sent: {0}")]
     Evidence(#[from] VerifyError),
@@ -77,7 +83,12 @@ pub enum SessionError {
 
 impl From<hyper::Error> for SessionError {
     fn from(error: hyper::Error) -> Self {
-        if error.is_parse() { Self::Malformed } else { Self::Broken }
+        let source = std::error::Error::source(&error).and_then(|source| source.downcast_ref());
+        match source.and_then(TransportError::of) {
+            Some(way) => Self::Way(way.clone()),
+            None if error.is_parse() => Self::Malformed,
+            None => Self::Broken,
+        }
     }
 }
 
@@ -136,17 +147,42 @@ impl Session {
             .map_err(|_| SessionError::Silent(patience))?
             .map_err(connect_error)?;
         tcp.set_nodelay(true).map_err(connect_error)?;
+        Self::over(tcp, server, policy, patience, progress).await
+    }
 
+    /// The same through a relay and a gateway, which know the client's address and the guest, each one of them. `token` pays
+    /// for the session and is not used again, whatever comes of it.
+    pub async fn through(
+        way: &Way,
+        token: &Token,
+        policy: Arc<ClientPolicy>,
+        patience: Duration,
+        mut progress: impl FnMut(Step),
+    ) -> Result<Self, SessionError> {
+        progress(Step::Connecting);
+        let tunnel = way.open(token).map_err(SessionError::Way)?;
+        Self::over(tunnel, "a guest behind the gateway", policy, patience, progress).await
+    }
+
+    async fn over(
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        server: &str,
+        policy: Arc<ClientPolicy>,
+        patience: Duration,
+        mut progress: impl FnMut(Step),
+    ) -> Result<Self, SessionError> {
         progress(Step::Handshake);
         let verifier = Arc::new(EvidenceVerifier::new(policy));
-        let connector = TlsConnector::from(Arc::new(configuration(verifier.clone())?));
+        let random = Arc::new(ClientRandom::default());
+        let connector = TlsConnector::from(Arc::new(configuration(verifier.clone(), random.clone())?));
         // The name is not what is checked, the evidence is; it must only be a valid one.
         let name = ServerName::try_from("cloister.invalid").map_err(|_| SessionError::Malformed)?;
-        let stream = timeout(patience, connector.connect(name, tcp))
+        let mut stream = timeout(patience, connector.connect(name, stream))
             .await
             .map_err(|_| SessionError::Silent(patience))?
-            .map_err(|source| match verifier.outcome() {
-                Some(Err(rejection)) => rejection.into(),
+            .map_err(|source| match (verifier.outcome(), TransportError::of(&source)) {
+                (Some(Err(rejection)), _) => rejection.into(),
+                (_, Some(way)) => SessionError::Way(way.clone()),
                 _ => SessionError::Handshake { server: server.to_owned(), source },
             })?;
         let (in_handshake, Resolved { policy, logged }) =
@@ -164,9 +200,23 @@ impl Session {
             .into_owned();
 
         progress(Step::Evidence);
+        let pushed = if tls.alpn_protocol() == Some(wire::path::EVIDENCE_FIRST) {
+            let evidence = timeout(patience, pushed_evidence(&mut stream));
+            Some(evidence.await.map_err(|_| SessionError::Silent(patience))??)
+        } else {
+            None
+        };
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
         tokio::spawn(connection);
-        let host = server.to_owned();
+        // The name of the host is not what is checked, and of a guest behind a gateway it is not known.
+        let host = if server.contains(' ') { "cloister.invalid" } else { server }.to_owned();
+        if let Some(evidence) = pushed {
+            let nonce = random.0.lock().map_or(None, |random| *random).ok_or(SessionError::Malformed)?;
+            let verdict =
+                verify_fresh(&evidence, &nonce, &certificate, &exporter, &policy, SystemTime::now())?
+                    .after(&in_handshake);
+            return Ok(Self { sender, host, verdict, logged, key_exchange, patience, padded: true });
+        }
         let mut nonce: Nonce = [0; NONCE_LEN];
         aws_lc_rs::default_provider().secure_random.fill(&mut nonce).map_err(|_| SessionError::Random)?;
         let response = send(
@@ -262,8 +312,42 @@ async fn whole(response: Response<Incoming>, patience: Duration) -> Result<Bytes
     Ok(collected.to_bytes())
 }
 
+/// Evidence that came with the guest's first flight ([`wire::path::EVIDENCE_FIRST`]).
+async fn pushed_evidence(stream: &mut (impl AsyncRead + Unpin)) -> Result<Vec<u8>, SessionError> {
+    let broken = |error: io::Error| match TransportError::of(&error) {
+        Some(way) => SessionError::Way(way.clone()),
+        None => SessionError::Broken,
+    };
+    let length = stream.read_u32().await.map_err(broken)? as usize;
+    if length == 0 {
+        let refused = SessionError::Refused { code: Some(ErrorCode::Internal), message: String::new() };
+        return Err(refused.in_own_words());
+    }
+    if length > ANSWER_BYTES {
+        return Err(SessionError::Malformed);
+    }
+    let mut evidence = vec![0; length];
+    stream.read_exact(&mut evidence).await.map_err(broken)?;
+    Ok(evidence)
+}
+
+/// Notes `ClientHello.random`, which rustls tells a key log, and lets no secret in.
+#[derive(Debug, Default)]
+struct ClientRandom(Mutex<Option<Nonce>>);
+
+impl rustls::KeyLog for ClientRandom {
+    fn log(&self, _: &str, client_random: &[u8], _: &[u8]) {
+        if let (Ok(mut random), Ok(known)) = (self.0.lock(), client_random.try_into()) {
+            *random = Some(known);
+        }
+    }
+}
+
 /// TLS 1.3 only, the hybrid key exchange first, nothing resumed (REQUIREMENTS B11).
-fn configuration(verifier: Arc<EvidenceVerifier>) -> Result<ClientConfig, SessionError> {
+fn configuration(
+    verifier: Arc<EvidenceVerifier>,
+    random: Arc<ClientRandom>,
+) -> Result<ClientConfig, SessionError> {
     let provider = CryptoProvider {
         kx_groups: vec![aws_lc_rs::kx_group::X25519MLKEM768, aws_lc_rs::kx_group::X25519],
         ..aws_lc_rs::default_provider()
@@ -276,6 +360,8 @@ fn configuration(verifier: Arc<EvidenceVerifier>) -> Result<ClientConfig, Sessio
         .with_no_client_auth();
     configuration.resumption = rustls::client::Resumption::disabled();
     configuration.enable_sni = false;
+    configuration.alpn_protocols = vec![wire::path::EVIDENCE_FIRST.to_vec(), b"http/1.1".to_vec()];
+    configuration.key_log = random;
     Ok(configuration)
 }
 

@@ -75,6 +75,8 @@ pub(crate) struct Connection {
     spki: Arc<[u8]>,
     exporter: Option<Zeroizing<Exporter>>,
     attested: bool,
+    /// Evidence was asked for in the handshake: it leaves with the server's first flight, framed by its length.
+    evidence_first: bool,
     /// Whether the handshake was ever completed.
     had_session: bool,
     /// Decrypted and not yet understood.
@@ -101,6 +103,7 @@ impl Connection {
             spki: identity.spki.clone(),
             exporter: None,
             attested: false,
+            evidence_first: false,
             had_session: false,
             received: WipedBuffer::new(),
             reply: WipedBuffer::new(),
@@ -127,9 +130,18 @@ impl Connection {
             self.end();
         }
         let established = !self.had_session && self.is_established();
+        if !self.evidence_first
+            && let Some(nonce) = self.stream.asks_for_evidence()
+        {
+            self.evidence_first = true;
+            self.exporter = self.stream.export(EXPORTER_LABEL);
+            self.exchange = Exchange::Evidence(nonce);
+        }
         if established {
             self.had_session = true;
-            self.exporter = self.stream.export(EXPORTER_LABEL);
+            if self.exporter.is_none() {
+                self.exporter = self.stream.export(EXPORTER_LABEL);
+            }
         }
         // A client has the idle time for its next request from its first byte on, not from its last.
         if established || idle && !self.received.is_empty() {
@@ -222,6 +234,11 @@ impl Connection {
     /// Answers a request that is not served.
     pub(crate) fn refuse(&mut self, refusal: Refusal, head_only: bool) {
         self.exchange = Exchange::None;
+        if self.evidence_first && !self.attested {
+            // No evidence, in that framing.
+            self.reply.push(&0_u32.to_be_bytes());
+            return self.end();
+        }
         Reply { out: &mut self.reply, keep_alive: self.keep_alive, head_only }.refusal(refusal);
         self.answered();
     }
@@ -242,8 +259,14 @@ impl Connection {
 
     /// Answers the nonce; from here on the connection may ask for tasks.
     pub(crate) fn give_evidence(&mut self, evidence: &[u8]) {
-        self.attested = true;
         self.exchange = Exchange::None;
+        if self.evidence_first && !self.attested {
+            self.attested = true;
+            let length = u32::try_from(evidence.len()).unwrap_or(u32::MAX);
+            self.reply.push(&length.to_be_bytes());
+            return self.reply.push(evidence);
+        }
+        self.attested = true;
         let reply = Reply { out: &mut self.reply, keep_alive: self.keep_alive, head_only: false };
         reply.whole(Status::Ok, "application/cmw+cbor", evidence);
         self.answered();
@@ -284,7 +307,8 @@ impl Connection {
 
     /// Moves what there is to say towards the network, as far as there is room; the answer, if that was its end.
     pub(crate) fn flush(&mut self, now: u64) -> Option<Answer> {
-        if !self.is_established() && self.stream.progress() != Progress::PeerClosed {
+        let early = self.evidence_first && self.stream.progress() == Progress::Handshaking;
+        if !self.is_established() && !early && self.stream.progress() != Progress::PeerClosed {
             return None;
         }
         let mut ended = None;

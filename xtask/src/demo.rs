@@ -2,6 +2,7 @@
 
 use crate::guest::{Guest, Start};
 use crate::log::Log;
+use crate::privacy::Privacy;
 use crate::{build, guest, setup};
 use anyhow::{Context, Result};
 use std::path::PathBuf;
@@ -10,7 +11,8 @@ use std::process::Command;
 /// Messages of the sample that are summarised.
 const LAST: &str = "12";
 
-/// Builds everything, boots the image in the SNP model and summarises a chat in an attested session.
+/// Builds everything, boots the image in the SNP model and summarises a chat in an attested session, with an anonymous token
+/// through relay and gateway.
 pub fn run(chat: Option<PathBuf>) -> Result<()> {
     setup::for_demo()?;
     let say = |text: &str| eprintln!("demo: {text}");
@@ -39,15 +41,20 @@ pub fn run(chat: Option<PathBuf>) -> Result<()> {
     let mut guest = Guest::boot(&start)?;
     let policy = log.policy("0.1.0", &guest::development_root(&state))?;
 
+    say("starting issuer, gateway and relay; their keys are in the log, too");
+    let privacy = Privacy::start(&folder.join("privacy"), &log, &guest.server(), &|at| Ok(at.to_owned()))?;
+    privacy.extend(&policy, privacy.relay.address())?;
+
     let chat = chat.unwrap_or_else(|| build::root().join("models/samples/family-android.txt"));
-    say(&format!("summarising the last {LAST} messages of {}", chat.display()));
+    say(&format!("summarising the last {LAST} messages of {}, through relay and gateway", chat.display()));
     build::run(
         Command::new(build::program("cloister")?)
             .arg("summarize")
             .arg(chat)
-            .args(["--last", LAST, "--server", &guest.server(), "--policy"])
+            .args(["--last", LAST, "--policy"])
             .arg(policy),
     )?;
+    privacy.stop()?;
     guest.stop()?;
     println!("demo: ok");
     Ok(())

@@ -21,5 +21,6 @@ pub mod linux;
 pub mod log;
 pub mod manifest;
 pub mod mutants;
+pub mod privacy;
 pub mod research;
 pub mod setup;

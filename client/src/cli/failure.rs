@@ -3,6 +3,8 @@
 use client::export::ExportError;
 use client::policy::PolicyError;
 use client::session::SessionError;
+use client::way::OpenError;
+use privacy::transport::TransportError;
 use std::io;
 
 /// Why a command failed.
@@ -35,6 +37,14 @@ pub enum Failure {
         /// The system's reason.
         source: io::Error,
     },
+    /// Neither a way nor a server.
+    #[error(
+        "{0} has no [way] through a relay; add one, or connect to a guest directly with --server HOST:PORT"
+    )]
+    NoWay(std::path::PathBuf),
+    /// The way to the guest.
+    #[error(transparent)]
+    Way(#[from] OpenError),
     /// The session.
     #[error(transparent)]
     Session(#[from] SessionError),
@@ -51,9 +61,16 @@ impl Failure {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::ChatFile { .. } | Self::Chat { .. } => 3,
-            Self::Policy(_) | Self::ProofFile { .. } => 4,
+            Self::Policy(_) | Self::ProofFile { .. } | Self::NoWay(_) => 4,
+            Self::Way(
+                OpenError::Read { .. } | OpenError::Format { .. } | OpenError::Way(_) | OpenError::Config(_),
+            ) => 4,
+            Self::Way(OpenError::Key(_)) => 6,
+            Self::Way(OpenError::Supply(_)) => 5,
             Self::Session(error) => match error {
                 SessionError::Connect { .. } | SessionError::Handshake { .. } => 5,
+                SessionError::Way(TransportError::Truncated | TransportError::Malformed) => 8,
+                SessionError::Way(_) => 5,
                 SessionError::Evidence(_) | SessionError::Proof(_) => 6,
                 SessionError::Refused { .. } => 7,
                 SessionError::Broken | SessionError::Silent(_) | SessionError::Malformed => 8,

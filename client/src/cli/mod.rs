@@ -5,6 +5,7 @@ mod show;
 
 use clap::{Args, Parser, Subcommand};
 use client::session::Session;
+use client::way::Prepared;
 use client::{export, policy, task};
 pub use failure::Failure;
 pub use show::error;
@@ -15,10 +16,12 @@ use wire::task::SummarizeRequest;
 
 const EXAMPLES: &str = "\
 Examples:
-  cloister summarize 'WhatsApp Chat with Family.txt' --last 20 --server guest.example:443 --policy policy.toml
+  cloister summarize 'WhatsApp Chat with Family.txt' --last 20 --policy policy.toml
   cloister verify --server guest.example:443 --policy policy.toml --json
   cloister verify --server guest.example:443 --policy policy.toml --proof cloister.tlog-proof
   cloister policy --log trust.toml --out policy.toml
+
+The policy's [way] and [tokens] say through which relay, gateway and issuer; --server goes to a guest directly.
 
 Exit codes: 0 done, 2 wrong arguments, 3 the chat cannot be read, 4 the policy cannot be used, 5 no connection,
 6 evidence rejected (nothing was sent), 7 refused by the guest, 8 the answer broke off, 9 the device's own failure.";
@@ -70,9 +73,10 @@ enum Command {
 
 #[derive(Args)]
 struct Server {
-    /// Address of the guest.
+    /// Connect to this guest directly, so that its operator sees this device's address. Without it, the policy's `[way]`
+    /// leads through a relay and a gateway.
     #[arg(long, value_name = "HOST:PORT", value_parser = address)]
-    server: String,
+    server: Option<String>,
     /// What evidence to accept; see `cloister policy`.
     #[arg(long)]
     policy: PathBuf,
@@ -144,7 +148,18 @@ async fn connect(server: &Server, progress: &show::Progress) -> Result<Session, 
         policy = policy.with_proof(proof);
     }
     let patience = Duration::from_secs(server.timeout);
-    Ok(Session::connect(&server.server, Arc::new(policy), patience, |step| progress.step(step)).await?)
+    let (policy, step) = (Arc::new(policy), |step| progress.step(step));
+    if let Some(server) = &server.server {
+        return Ok(Session::connect(server, policy, patience, step).await?);
+    }
+    let prepared = Prepared::load(&server.policy)?.ok_or_else(|| Failure::NoWay(server.policy.clone()))?;
+    let (way, taken) = prepared.open().await?;
+    if taken.hurried {
+        show::note(
+            "the token was fetched right before its use; who sees issuer and gateway could join the two by time",
+        );
+    }
+    Ok(Session::through(&way, &taken.token, policy, patience, step).await?)
 }
 
 async fn summarize(request: SummarizeRequest, server: Server) -> Result<(), Failure> {

@@ -6,3 +6,4 @@ mod handshake;
 mod log;
 mod stream;
 mod support;
+mod way;

@@ -1,15 +1,23 @@
-//! The gateway's secret keys in a folder, one file each, and their rotation.
+//! The gateway's keys in a folder, and their rotation.
 //!
-//! A new key is made beside the old ones. Clients learn of it through its entry in the log; requests for the old key are
-//! accepted until its file is gone. `rotate` keeps a number of keys, so that their lives overlap.
+//! A new key is made before the old one's time is over, and logged. Clients take the newest that is proven to them;
+//! requests for the old one are answered until its time is over. Each key has two files: `N.key`, which is secret,
+//! and `N.json`, the entry for the log.
 
-use crate::ohttp::{Kem, SecretKey};
+use crate::file;
+use crate::keys::GATEWAY_ROLE;
+use crate::ohttp::{Kem, SecretKey, encode_list};
 use serde::{Deserialize, Serialize};
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
+use transparency::entry::{Entry, Name, PublicKey, Subject, Version};
 use zeroize::{Zeroize, Zeroizing};
+
+/// Seconds after a key's end for which requests for it are answered, for clocks that go wrong.
+const LATE: u64 = 600;
+/// Keys begin at full hours, so that their dates say nothing.
+const HOUR: u64 = 3600;
 
 /// Why keys cannot be read or made.
 #[derive(Debug, thiserror::Error)]
@@ -25,25 +33,23 @@ pub enum KeysError {
     /// A file is no key.
     #[error("{0} is no key that `cloister-gateway new-key` made")]
     Malformed(PathBuf),
-    /// The folder has no key.
-    #[error("{0} has no key; make one with `cloister-gateway new-key`")]
+    /// The folder has no key whose time is now.
+    #[error("{0} has no key whose time is now; make one with `cloister-gateway new-key`, and log it")]
     None(PathBuf),
-    /// The folder has as many keys as there are identifiers.
-    #[error("{0} has a key for each of the 256 identifiers; remove old ones")]
-    Full(PathBuf),
     /// The system gives no randomness.
     #[error("this system gives no randomness, so no key was made")]
     Random,
 }
 
-/// A key's file.
+/// A secret key's file.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct KeyFile {
-    key_id: u8,
+    /// Its version in the log; the key's identifier is the lowest byte.
+    number: u32,
     kem: KemName,
-    /// Seconds since 1970 at which it was made: the newest is published first.
-    made: u64,
+    /// In seconds since 1970.
+    not_after: u64,
     secret: String,
 }
 
@@ -66,12 +72,20 @@ impl From<KemName> for Kem {
     }
 }
 
+struct Known {
+    path: PathBuf,
+    number: u32,
+    not_after: u64,
+    key: SecretKey,
+}
+
 fn file_error(path: &Path) -> impl FnOnce(io::Error) -> KeysError {
     let path = path.to_owned();
     move |source| KeysError::File { path, source }
 }
 
-fn files(folder: &Path) -> Result<Vec<(PathBuf, u64, SecretKey)>, KeysError> {
+/// The folder's keys, the newest first.
+fn known(folder: &Path) -> Result<Vec<Known>, KeysError> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).map_err(file_error(folder))? {
         let path = entry.map_err(file_error(folder))?.path();
@@ -83,45 +97,53 @@ fn files(folder: &Path) -> Result<Vec<(PathBuf, u64, SecretKey)>, KeysError> {
         let mut file: KeyFile = toml::from_str(&text).map_err(|_| malformed())?;
         let secret = hex::decode(&file.secret).map(Zeroizing::new);
         file.secret.zeroize();
-        let key = secret.ok().and_then(|secret| SecretKey::new(file.key_id, file.kem.into(), secret));
-        found.push((path.clone(), file.made, key.ok_or_else(malformed)?));
+        let KeyFile { number, kem, not_after, .. } = file;
+        let key = secret.ok().and_then(|secret| SecretKey::new(number as u8, kem.into(), secret));
+        let key = key.ok_or_else(malformed)?;
+        found.push(Known { path, number, not_after, key });
     }
-    // The newest first; of two that were made in one second, the higher identifier.
-    found.sort_by_key(|(_, made, key)| std::cmp::Reverse((*made, key.config().key_id)));
+    found.sort_by_key(|known| std::cmp::Reverse(known.number));
     Ok(found)
 }
 
-/// Reads the keys of a folder, the newest first.
-pub fn load(folder: &Path) -> Result<Vec<SecretKey>, KeysError> {
-    let keys: Vec<_> = files(folder)?.into_iter().map(|(_, _, key)| key).collect();
+/// Reads the keys whose time is not over, the newest first; `now` in seconds since 1970.
+pub fn load(folder: &Path, now: u64) -> Result<Vec<SecretKey>, KeysError> {
+    let good = known(folder)?.into_iter().filter(|known| now < known.not_after.saturating_add(LATE));
+    // Of identifiers that came round again, the newest counts.
+    let keys: Vec<_> = good.take(256).map(|known| known.key).collect();
     if keys.is_empty() { Err(KeysError::None(folder.into())) } else { Ok(keys) }
 }
 
-/// Makes a key of identifier and file name that the folder does not have; `made` in seconds since 1970.
-pub fn make(folder: &Path, kem: KemName, made: u64) -> Result<SecretKey, KeysError> {
+/// Makes a key for `days` from this hour on, and gives the file of its entry for the log.
+pub fn make(folder: &Path, name: &Name, kem: KemName, days: u32, now: u64) -> Result<PathBuf, KeysError> {
     fs::create_dir_all(folder).map_err(file_error(folder))?;
-    let known = files(folder)?;
-    let taken = |id: u8| known.iter().any(|(_, _, key)| key.config().key_id == id);
-    // The next after the newest, so that an identifier comes back as late as can be.
-    let newest = known.first().map_or(u8::MAX, |(_, _, key)| key.config().key_id);
-    let next = (1..=u8::MAX).map(|step| newest.wrapping_add(step)).find(|id| !taken(*id));
-    let key_id = next.ok_or_else(|| KeysError::Full(folder.into()))?;
-    let key = SecretKey::generate(key_id, kem.into()).map_err(|_| KeysError::Random)?;
-    let path = folder.join(format!("{key_id:03}.key"));
-    let file = KeyFile { key_id, kem, made, secret: hex::encode(key.secret()) };
-    let text = Zeroizing::new(toml::to_string(&file).map_err(|_| KeysError::Malformed(path.clone()))?);
-    let mut out =
-        OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).map_err(file_error(&path))?;
-    out.write_all(text.as_bytes()).and_then(|()| out.sync_all()).map_err(file_error(&path))?;
-    Ok(key)
+    let number = known(folder)?.first().map_or(1, |newest| newest.number + 1);
+    let (path, json) = (folder.join(format!("{number}.key")), folder.join(format!("{number}.json")));
+    let key = SecretKey::generate(number as u8, kem.into()).map_err(|_| KeysError::Random)?;
+    let not_before = now / HOUR * HOUR;
+    let not_after = not_before + u64::from(days) * 24 * HOUR;
+    let public = PublicKey { key: encode_list([key.config()]), not_before, not_after };
+    let entry = Entry {
+        name: name.clone(),
+        role: GATEWAY_ROLE.parse().map_err(|_| KeysError::Malformed(json.clone()))?,
+        version: Version::new(number, 0, 0),
+        previous: None,
+        subject: Subject::OhttpKey(public),
+    };
+    let secret = KeyFile { number, kem, not_after, secret: hex::encode(key.secret()) };
+    let text = Zeroizing::new(toml::to_string(&secret).map_err(|_| KeysError::Malformed(path.clone()))?);
+    let entry = serde_json::to_vec_pretty(&entry).map_err(|_| KeysError::Malformed(json.clone()))?;
+    file::create(&path, text.as_bytes()).map_err(file_error(&path))?;
+    file::create(&json, &entry).map_err(file_error(&json))?;
+    Ok(json)
 }
 
-/// Removes all but the `keep` newest keys, and says which identifiers went.
-pub fn retire(folder: &Path, keep: usize) -> Result<Vec<u8>, KeysError> {
-    let old = files(folder)?.into_iter().skip(keep.max(1));
-    old.map(|(path, _, key)| {
-        fs::remove_file(&path).map_err(file_error(&path))?;
-        Ok(key.config().key_id)
+/// Removes the keys whose time is over, and says which they were.
+pub fn retire(folder: &Path, now: u64) -> Result<Vec<u32>, KeysError> {
+    let old = known(folder)?.into_iter().filter(|known| now >= known.not_after.saturating_add(LATE));
+    old.map(|known| {
+        fs::remove_file(&known.path).map_err(file_error(&known.path))?;
+        Ok(known.number)
     })
     .collect()
 }
@@ -131,19 +153,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_are_made_kept_and_retired() {
-        let folder = tempfile::tempdir().unwrap();
-        assert!(matches!(load(folder.path()), Err(KeysError::None(_))));
-        for made in 1..=3 {
-            make(folder.path(), KemName::XWing, made).unwrap();
-        }
-        make(folder.path(), KemName::X25519, 4).unwrap();
-        let ids = |keys: Vec<SecretKey>| keys.iter().map(|key| key.config().key_id).collect::<Vec<_>>();
-        assert_eq!(ids(load(folder.path()).unwrap()), [3, 2, 1, 0]);
-        assert_eq!(retire(folder.path(), 2).unwrap(), [1, 0]);
-        assert_eq!(ids(load(folder.path()).unwrap()), [3, 2]);
-        assert_eq!(make(folder.path(), KemName::XWing, 5).unwrap().config().key_id, 4);
-        fs::write(folder.path().join("bad.key"), "key_id = 1").unwrap();
-        assert!(matches!(load(folder.path()), Err(KeysError::Malformed(_))));
+    fn keys_are_made_overlap_and_retire() {
+        let (folder, name) = (tempfile::tempdir().unwrap(), "gateway.example".parse().unwrap());
+        let folder = folder.path();
+        let day = 24 * HOUR;
+        assert!(matches!(load(folder, 0), Err(KeysError::None(_))));
+        let entry = make(folder, &name, KemName::XWing, 7, 10).unwrap();
+        make(folder, &name, KemName::X25519, 7, 6 * day + 10).unwrap();
+        let ids = |now| {
+            load(folder, now).map(|keys| keys.iter().map(|key| key.config().key_id).collect::<Vec<_>>())
+        };
+        assert_eq!(ids(0).unwrap(), [2, 1]);
+        assert_eq!(ids(7 * day + LATE - 1).unwrap(), [2, 1]);
+        assert_eq!(ids(7 * day + LATE).unwrap(), [2]);
+        assert!(matches!(ids(14 * day), Err(KeysError::None(_))));
+        assert_eq!(retire(folder, 7 * day + LATE).unwrap(), [1]);
+        assert_eq!(ids(0).unwrap(), [2]);
+
+        let entry: Entry = serde_json::from_slice(&fs::read(entry).unwrap()).unwrap();
+        let Subject::OhttpKey(public) = &entry.subject else { panic!("of another kind") };
+        assert_eq!((public.not_before, public.not_after), (0, 7 * day));
+        assert_eq!(crate::ohttp::decode_list(&public.key).unwrap()[0].key_id, 1);
+        assert!(entry.encode().is_ok());
+
+        fs::write(folder.join("bad.key"), "number = 1").unwrap();
+        assert!(matches!(load(folder, 0), Err(KeysError::Malformed(_))));
     }
 }

@@ -18,9 +18,7 @@ use crate::ohttp::{self, Form, Header, PROBLEM_KEY, SecretKey, ServerExchange, W
 use crate::serve::{PROBLEM_JSON, answer, problem, problem_json};
 use crate::session::{APPEND, MAX_CONTENT, OFFSET_FIELD, OPEN, SESSION_FIELD, SessionId};
 use crate::token::redeem::{Redeem, Refusal};
-use base64::Engine;
-use base64::alphabet::URL_SAFE;
-use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use crate::token::structure::Token;
 use bytes::Bytes;
 pub use guests::Guests;
 use http_body_util::BodyExt;
@@ -38,8 +36,6 @@ use tokio::time::timeout;
 
 /// Most bytes of a request that is not chunked, and of its parts in front of the content.
 const MAX_WHOLE: u64 = 64 * 1024;
-/// The longest token that is looked at; type 2 has 354 bytes (RFC 9578 §6.1).
-const MAX_TOKEN: usize = 2 * 1024;
 
 /// What sessions may cost.
 #[derive(Clone, Copy, Debug, Deserialize)]
@@ -140,6 +136,11 @@ impl Gateway {
         if let Ok(mut current) = self.keys.write() {
             *current = Arc::new(keys);
         }
+    }
+
+    /// Replaces the list of guests; those that are no longer on it keep the sessions that they have.
+    pub fn set_guests(&self, names: Vec<String>) {
+        self.guests.rename(names);
     }
 
     fn keys(&self) -> Arc<Vec<SecretKey>> {
@@ -285,10 +286,12 @@ impl Gateway {
         let post = method == b"POST";
         match path.as_slice() {
             path if path == OPEN.as_bytes() && post => {
-                let token = head.field("authorization").and_then(token);
+                let authorization =
+                    head.field("authorization").and_then(|value| std::str::from_utf8(value).ok());
+                let token = authorization.and_then(|value| Token::from_authorization(value).ok());
                 let spent = match token {
                     Some(token) => {
-                        self.redeem.redeem(&token).await.map_err(|refusal| self.token_refused(refusal))
+                        self.redeem.redeem(token.bytes()).await.map_err(|refusal| self.token_refused(refusal))
                     }
                     None => Err(self.token_refused(Refusal::Malformed)),
                 };
@@ -386,20 +389,6 @@ fn encapsulated(form: Form, body: Body) -> Response<Body> {
 enum Routed {
     Open,
     Append(SessionId, u64),
-}
-
-/// The token of `Authorization: PrivateToken token="…"` (RFC 9577 §2.2.1), which is base64url with or without padding.
-fn token(value: &[u8]) -> Option<Vec<u8>> {
-    let text = std::str::from_utf8(value).ok()?;
-    let (scheme, parameters) = text.split_once(' ')?;
-    if !scheme.eq_ignore_ascii_case("PrivateToken") {
-        return None;
-    }
-    let token = parameters.split(',').find_map(|parameter| parameter.trim().strip_prefix("token="))?;
-    let token = token.strip_prefix('"').and_then(|token| token.strip_suffix('"')).unwrap_or(token);
-    let config = GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
-    let decoded = GeneralPurpose::new(&URL_SAFE, config).decode(token).ok()?;
-    (decoded.len() <= MAX_TOKEN).then_some(decoded)
 }
 
 /// A request that is still arriving.

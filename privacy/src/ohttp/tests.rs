@@ -50,6 +50,33 @@ fn rfc_9458_appendix_a() {
     assert_eq!(hex::encode(open(client.response(1 << 20), &[&response]).unwrap()), "0140c8");
 }
 
+#[test]
+fn draft_chunked_ohttp_08_example() {
+    let secret = hex::decode("1c190d72acdbe4dbc69e680503bb781a932c70a12c8f3754434c67d8640d8698").unwrap();
+    let keys = [SecretKey::new(1, Kem::X25519, Zeroizing::new(secret)).unwrap()];
+    let config = "010020668eb21aace159803974a4c67f08b4152d29bed10735fd08f98ccdd6fe09570800080001000100010003";
+    assert_eq!(KeyConfig::decode(&hex::decode(config).unwrap()).unwrap().public, keys[0].config().public);
+    let request = hex::decode(
+        "010020000100018811eb457e100811c40a0aa71340a1b81d804bb986f736f2f566a7199761a0321c2ad24942d4d692563012f298\
+         0c8fef437a336b9b2fc938ef77a5834f1d2e33d8fd25577afe31bd1c79d094f76b6250ae6549b473ecd950501311001c6c1395d0\
+         ef7c1022297966307b8a7f",
+    )
+    .unwrap();
+    let (content, exchange) = accept(&request, Form::Chunked, &keys).unwrap();
+    assert_eq!(hex::encode(content), "00034745540568747470730b6578616d706c652e636f6d012f");
+    let response = hex::decode(
+        "bcce7f4cb921309ba5d62edf1769ef091179bf1cc87fa0e2c02de4546945aa3d1e4812b348b5bd4c594c16b6170b07b475845d1f\
+         3200ed9d8a796617a5b27265f4d73247f639",
+    )
+    .unwrap();
+    assert_eq!(hex::encode(open(exchange.into_client().response(1 << 20), &[&response]).unwrap()), "0140c8");
+    for end in 0..response.len() {
+        let (_, exchange) = accept(&request, Form::Chunked, &keys).unwrap();
+        let cut = open(exchange.into_client().response(1 << 20), &[&response[..end]]);
+        assert!(cut.is_err(), "cut at {end}");
+    }
+}
+
 fn exchange(form: Form, kem: Kem, request: &[u8], response: &[u8]) {
     let keys = [SecretKey::generate(9, kem).unwrap()];
     let (mut sent, sealer, client) = ClientExchange::start(keys[0].config(), form).unwrap();

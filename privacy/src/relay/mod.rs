@@ -243,17 +243,15 @@ fn target(gateway: &GatewayAt, folder: &Path) -> Result<Target, RelayError> {
     http.enforce_http(false);
     http.set_nodelay(true);
     http.set_connect_timeout(Some(Duration::from_secs(5)));
-    let connector = connector.enable_all_versions().wrap_connector(http);
+    // HTTP/1.1, a connection for each exchange: on one HTTP/2 connection those who read slowly would use up the window of all,
+    // and a load balancer could not spread them over gateways.
+    let connector = connector.enable_http1().wrap_connector(http);
     let mut builder = Client::builder(TokioExecutor::new());
     builder
         .timer(TokioTimer::new())
         .pool_timer(TokioTimer::new())
         .pool_idle_timeout(Duration::from_secs(60))
-        // Without TLS nothing negotiates a version; gateways know HTTP/2 by its preface.
-        .http2_only(plain)
-        .http2_initial_stream_window_size(64 * 1024)
-        .http2_initial_connection_window_size(4 * 1024 * 1024)
-        .http2_max_send_buf_size(64 * 1024)
+        .http1_max_buf_size(64 * 1024)
         // RFC 9458 §6.5: a relay repeats nothing.
         .retry_canceled_requests(false);
     Ok(Target { path: gateway.path.clone(), uri, client: builder.build(connector) })

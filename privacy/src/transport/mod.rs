@@ -7,10 +7,11 @@
 mod tunnel;
 
 #[cfg(all(test, feature = "services"))]
-mod tests;
+pub(crate) mod tests;
 
 use crate::ohttp::KeyConfig;
 use crate::tls::{self, TlsError};
+use crate::token::structure::Token;
 use hyper::Uri;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
@@ -143,8 +144,8 @@ impl Way {
         Ok(Self { relay: uri, gateway, mode, client })
     }
 
-    /// Starts a session that is paid for with `token` (RFC 9577 §2.2). Must be called within a tokio runtime.
-    pub fn open(&self, token: &[u8]) -> Result<Tunnel, TransportError> {
+    /// Starts a session that is paid for with `token`. Must be called within a tokio runtime.
+    pub fn open(&self, token: &Token) -> Result<Tunnel, TransportError> {
         Tunnel::open(self, token)
     }
 }

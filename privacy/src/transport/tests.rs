@@ -12,6 +12,14 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
+/// A token whose nonce begins with `name`.
+pub(crate) fn token(name: &str) -> Token {
+    let mut bytes = [0; Token::LENGTH];
+    bytes[1] = 2;
+    bytes[2..2 + name.len()].copy_from_slice(name.as_bytes());
+    Token::parse(&bytes).unwrap()
+}
+
 /// Takes each token that begins with "good" once.
 #[derive(Default)]
 pub(crate) struct Once(Mutex<HashSet<Vec<u8>>>);
@@ -19,7 +27,7 @@ pub(crate) struct Once(Mutex<HashSet<Vec<u8>>>);
 impl Redeem for Once {
     fn redeem<'a>(&'a self, token: &'a [u8]) -> Redeeming<'a> {
         Box::pin(async move {
-            if !token.starts_with(b"good") {
+            if !token[2..].starts_with(b"good") {
                 return Err(Refusal::Signature);
             }
             if self.0.lock().unwrap().insert(token.into()) { Ok(()) } else { Err(Refusal::Spent) }
@@ -27,10 +35,12 @@ impl Redeem for Once {
     }
 }
 
-struct Line {
-    key: SecretKey,
-    relay: String,
-    gateway: Arc<Gateway>,
+/// Relay and gateway on this machine.
+pub(crate) struct Line {
+    pub(crate) key: SecretKey,
+    pub(crate) relay: String,
+    pub(crate) at_gateway: String,
+    pub(crate) gateway: Arc<Gateway>,
     stop: CancellationToken,
 }
 
@@ -41,13 +51,13 @@ impl Drop for Line {
 }
 
 /// A guest that answers each byte with the same in upper case, and closes after a full stop.
-async fn shouting_guest() -> (TcpListener, String) {
+pub(crate) async fn shouting_guest() -> (TcpListener, String) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     (listener, address)
 }
 
-async fn shout(listener: TcpListener) {
+pub(crate) async fn shout(listener: TcpListener) {
     loop {
         let (mut stream, _) = listener.accept().await.unwrap();
         tokio::spawn(async move {
@@ -68,9 +78,9 @@ async fn shout(listener: TcpListener) {
 }
 
 impl Line {
-    async fn start(guest: String, limits: gateway::Limits) -> Self {
+    pub(crate) async fn start(guests: Vec<String>, limits: gateway::Limits) -> Self {
         let key = SecretKey::generate(1, Kem::XWing).unwrap();
-        let guests = Arc::new(Guests::new(vec![guest]));
+        let guests = Arc::new(Guests::new(guests));
         guests.probe().await;
         let challenge = "PrivateToken challenge=\"AAAA\"".to_owned();
         let gateway =
@@ -79,7 +89,7 @@ impl Line {
         let listen = async || TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (at_gateway, at_relay) = (listen().await, listen().await);
         let url = format!("http://{}/", at_gateway.local_addr().unwrap());
-        let listed = GatewayAt { path: "/gateway".into(), url, roots: None };
+        let listed = GatewayAt { path: "/gateway".into(), url: url.clone(), roots: None };
         let relay = Arc::new(Relay::new(&[listed], Path::new("."), relay::Limits::default()).unwrap());
         let relay_url = format!("http://{}/gateway", at_relay.local_addr().unwrap());
         let handler = gateway.clone();
@@ -94,10 +104,10 @@ impl Line {
         ));
         let service = move |request| relay.clone().handle(request);
         tokio::spawn(serve(at_relay, None, serve::Limits::default(), service, stop.clone(), Duration::ZERO));
-        Self { key, relay: relay_url, gateway, stop }
+        Self { key, relay: relay_url, at_gateway: url, gateway, stop }
     }
 
-    fn way(&self, mode: Mode) -> Way {
+    pub(crate) fn way(&self, mode: Mode) -> Way {
         Way::new(&self.relay, None, self.key.config().clone(), mode).unwrap()
     }
 }
@@ -106,9 +116,9 @@ impl Line {
 async fn bytes_go_to_a_guest_and_back_in_both_modes() {
     let (listener, guest) = shouting_guest().await;
     tokio::spawn(shout(listener));
-    let line = Line::start(guest, gateway::Limits::default()).await;
-    for (token, mode) in [(b"good 1", Mode::Duplex), (b"good 2", Mode::Requests)] {
-        let mut tunnel = line.way(mode).open(token).unwrap();
+    let line = Line::start(vec![guest], gateway::Limits::default()).await;
+    for (name, mode) in [("good 1", Mode::Duplex), ("good 2", Mode::Requests)] {
+        let mut tunnel = line.way(mode).open(&token(name)).unwrap();
         for word in ["hello", "again", "and more"] {
             tunnel.write_all(word.as_bytes()).await.unwrap();
             let mut answer = vec![0; word.len()];
@@ -124,7 +134,7 @@ async fn bytes_go_to_a_guest_and_back_in_both_modes() {
     assert!(line.gateway.metrics().contains("sessions_total 2"));
 }
 
-async fn failure(tunnel: Result<Tunnel, TransportError>) -> TransportError {
+pub(crate) async fn failure(tunnel: Result<Tunnel, TransportError>) -> TransportError {
     let error = tunnel.unwrap().read_to_end(&mut Vec::new()).await.unwrap_err();
     TransportError::of(&error).cloned().unwrap_or_else(|| panic!("{error}"))
 }
@@ -132,29 +142,29 @@ async fn failure(tunnel: Result<Tunnel, TransportError>) -> TransportError {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_refused_says_what_to_do() {
     let (listener, guest) = shouting_guest().await;
-    let line = Line::start(guest, gateway::Limits::default()).await;
+    let line = Line::start(vec![guest], gateway::Limits::default()).await;
     let way = line.way(Mode::Duplex);
-    assert_eq!(failure(way.open(b"bad")).await, TransportError::Token(401));
-    let open = way.open(b"good").unwrap();
+    assert_eq!(failure(way.open(&token("bad"))).await, TransportError::Token(401));
+    let open = way.open(&token("good")).unwrap();
     let stream = session(&listener).await;
     drop((open, stream));
-    assert_eq!(failure(way.open(b"good")).await, TransportError::Token(401), "spent");
+    assert_eq!(failure(way.open(&token("good"))).await, TransportError::Token(401), "spent");
 
     // The keys are replaced: the client is told to fetch them.
     line.gateway.set_keys(vec![SecretKey::generate(2, Kem::X25519).unwrap()]);
-    assert_eq!(failure(way.open(b"good 2")).await, TransportError::StaleKey);
+    assert_eq!(failure(way.open(&token("good 2"))).await, TransportError::StaleKey);
     // The same identifier for another key shows when the request does not decrypt.
     line.gateway.set_keys(vec![SecretKey::generate(1, Kem::XWing).unwrap()]);
-    assert_eq!(failure(way.open(b"good 2")).await, TransportError::StaleKey);
+    assert_eq!(failure(way.open(&token("good 2"))).await, TransportError::StaleKey);
     // Both for a while: an old configuration is good as long as its key is kept.
     line.gateway.set_keys(vec![SecretKey::generate(2, Kem::X25519).unwrap(), line.key.clone()]);
     drop(listener);
-    assert_eq!(failure(way.open(b"good 3")).await, TransportError::Unavailable(503), "no guest");
+    assert_eq!(failure(way.open(&token("good 3"))).await, TransportError::Unavailable(503), "no guest");
     let elsewhere = Way::new("http://127.0.0.1:1/", None, line.key.config().clone(), Mode::Duplex).unwrap();
-    assert_eq!(failure(elsewhere.open(b"good 4")).await, TransportError::Relay);
+    assert_eq!(failure(elsewhere.open(&token("good 4"))).await, TransportError::Relay);
     let other = line.relay.replace("/gateway", "/other");
     let other = Way::new(&other, None, line.key.config().clone(), Mode::Duplex).unwrap();
-    assert_eq!(failure(other.open(b"good 5")).await, TransportError::Refused(404));
+    assert_eq!(failure(other.open(&token("good 5"))).await, TransportError::Refused(404));
     assert!(matches!(
         Way::new("http://relay.example/", None, line.key.config().clone(), Mode::Duplex),
         Err(WayError::Url(_))
@@ -164,8 +174,8 @@ async fn what_is_refused_says_what_to_do() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn c4_a_guest_that_breaks_off_is_an_error_and_no_end() {
     let (listener, guest) = shouting_guest().await;
-    let line = Line::start(guest, gateway::Limits::default()).await;
-    let mut tunnel = line.way(Mode::Duplex).open(b"good").unwrap();
+    let line = Line::start(vec![guest], gateway::Limits::default()).await;
+    let mut tunnel = line.way(Mode::Duplex).open(&token("good")).unwrap();
     tunnel.write_all(b"hello").await.unwrap();
     let mut stream = session(&listener).await;
     let mut read = [0; 5];
@@ -180,7 +190,7 @@ async fn c4_a_guest_that_breaks_off_is_an_error_and_no_end() {
 }
 
 /// The guest's side of the first session; before it came the gateway's probe.
-async fn session(listener: &TcpListener) -> TcpStream {
+pub(crate) async fn session(listener: &TcpListener) -> TcpStream {
     drop(listener.accept().await.unwrap());
     listener.accept().await.unwrap().0
 }
@@ -195,8 +205,8 @@ fn reset(stream: TcpStream) {
 async fn a_session_in_which_nothing_moves_ends() {
     let (listener, guest) = shouting_guest().await;
     let limits = gateway::Limits { idle_seconds: 1, ..gateway::Limits::default() };
-    let line = Line::start(guest, limits).await;
-    let mut tunnel = line.way(Mode::Duplex).open(b"good").unwrap();
+    let line = Line::start(vec![guest], limits).await;
+    let mut tunnel = line.way(Mode::Duplex).open(&token("good")).unwrap();
     let mut guest = session(&listener).await;
     assert_eq!(guest.read(&mut [0; 16]).await.unwrap(), 0, "the guest is told");
     let error = tunnel.read_to_end(&mut Vec::new()).await.unwrap_err();

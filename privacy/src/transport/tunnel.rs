@@ -5,8 +5,7 @@ use crate::bhttp::{self, Decoder};
 use crate::body::{Body, streamed, whole};
 use crate::ohttp::{ClientExchange, Form, Opener, PROBLEM_KEY, Sealer};
 use crate::session::{APPEND, MAX_CONTENT, OFFSET_FIELD, OPEN, SESSION_FIELD, SessionId};
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE;
+use crate::token::structure::Token;
 use bytes::{Buf, Bytes};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
@@ -47,12 +46,11 @@ impl std::fmt::Debug for Outgoing {
 }
 
 impl Tunnel {
-    pub(super) fn open(way: &Way, token: &[u8]) -> Result<Self, TransportError> {
+    pub(super) fn open(way: &Way, token: &Token) -> Result<Self, TransportError> {
         let (mut start, mut sealer, exchange) =
             ClientExchange::start(&way.gateway, Form::Chunked).map_err(|_| TransportError::Seal)?;
-        let authorization = format!("PrivateToken token=\"{}\"", URL_SAFE.encode(token));
         // The authority is the gateway itself; which one, its key has decided.
-        let head = bhttp::request_head("POST", "", OPEN, &[("authorization", &authorization)]);
+        let head = bhttp::request_head("POST", "", OPEN, &[("authorization", &token.authorization())]);
         sealer.seal(&head, &mut start).map_err(|_| TransportError::Seal)?;
 
         let (body, request_body) = streamed();

@@ -15,6 +15,8 @@ use zeroize::Zeroizing;
 const EXPORTER_SECRET: &str = "EXPORTER_SECRET";
 /// The longest exporter master secret: SHA-384's.
 const MAX_SECRET: usize = 48;
+/// Bytes of `ClientHello.random` (RFC 8446 §4.1.2).
+const RANDOM: usize = 32;
 /// Bytes that are exported.
 const EXPORTED: usize = 32;
 
@@ -23,11 +25,17 @@ pub(crate) struct ExporterCapture {
     length: AtomicUsize,
     // Atomics because a `KeyLog` is `Sync` and is called through a shared reference.
     secret: [AtomicU8; MAX_SECRET],
+    /// `ClientHello.random`: not secret.
+    random: [AtomicU8; RANDOM],
 }
 
 impl ExporterCapture {
     pub(crate) fn new() -> Self {
-        Self { length: AtomicUsize::new(0), secret: [const { AtomicU8::new(0) }; MAX_SECRET] }
+        Self {
+            length: AtomicUsize::new(0),
+            secret: [const { AtomicU8::new(0) }; MAX_SECRET],
+            random: [const { AtomicU8::new(0) }; RANDOM],
+        }
     }
 
     /// Derives the exporter for `label` with an empty context and wipes the captured secret. `None` before the
@@ -42,6 +50,11 @@ impl ExporterCapture {
             48 => export(&Sha384, &HkdfUsingHmac(&HmacSha384), secret, label),
             _ => None,
         }
+    }
+
+    /// The client's random, once the exporter is there.
+    pub(crate) fn client_random(&self) -> [u8; RANDOM] {
+        self.random.each_ref().map(|byte| byte.load(Relaxed))
     }
 
     fn take(&self, secret: &mut [u8; MAX_SECRET]) -> usize {
@@ -85,9 +98,10 @@ pub(super) fn expand_label(
 }
 
 impl KeyLog for ExporterCapture {
-    fn log(&self, label: &str, _client_random: &[u8], secret: &[u8]) {
+    fn log(&self, label: &str, client_random: &[u8], secret: &[u8]) {
         if label == EXPORTER_SECRET && secret.len() <= MAX_SECRET {
-            for (slot, byte) in self.secret.iter().zip(secret) {
+            let slots = self.secret.iter().zip(secret).chain(self.random.iter().zip(client_random));
+            for (slot, byte) in slots {
                 slot.store(*byte, Relaxed);
             }
             self.length.store(secret.len(), Relaxed);

@@ -72,12 +72,13 @@ impl Tls {
             .with_protocol_versions(&[&rustls::version::TLS13])?
             .with_no_client_auth()
             .with_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        config.alpn_protocols = vec![wire::path::EVIDENCE_FIRST.to_vec(), b"http/1.1".to_vec()];
         // Said explicitly because rustls' defaults differ between its features.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
         config.max_early_data_size = 0;
-        config.send_half_rtt_data = false;
+        // For evidence only, and only for clients that ask for it by ALPN ([`TlsStream::asks_for_evidence`]).
+        config.send_half_rtt_data = true;
         Ok(config)
     }
 }

@@ -36,6 +36,8 @@ pub(crate) struct TlsStream {
     incoming: WipedBuffer,
     outgoing: WipedBuffer,
     progress: Progress,
+    /// Whether rustls has said that it would take application data.
+    may_send: bool,
 }
 
 /// What to do once rustls allows it.
@@ -58,6 +60,7 @@ impl TlsStream {
             incoming: WipedBuffer::new(),
             outgoing: WipedBuffer::new(),
             progress: Progress::Handshaking,
+            may_send: false,
         })
     }
 
@@ -65,7 +68,14 @@ impl TlsStream {
         self.progress
     }
 
-    /// The exporter of this connection, once, after the handshake.
+    /// The nonce of a client that wants evidence right after the server's Finished: its random. All that evidence binds is
+    /// fixed by then, and a client checks it after the handshake as it would later.
+    pub(crate) fn asks_for_evidence(&self) -> Option<[u8; 32]> {
+        let asks = self.may_send && self.connection.alpn_protocol() == Some(wire::path::EVIDENCE_FIRST);
+        asks.then(|| self.capture.client_random())
+    }
+
+    /// The exporter of this connection, once, after the server's Finished.
     pub(crate) fn export(&self, label: &[u8]) -> Option<Zeroizing<[u8; 32]>> {
         self.capture.export(label)
     }
@@ -151,9 +161,7 @@ impl TlsStream {
                     Ok(Next::Again)
                 }
                 Ok(ConnectionState::WriteTraffic(writer)) => {
-                    if self.progress == Progress::Handshaking {
-                        self.progress = Progress::Established;
-                    }
+                    self.may_send = true;
                     write(writer, core::mem::replace(&mut intent, Intent::Nothing), &mut self.outgoing)
                 }
                 Ok(ConnectionState::PeerClosed) => {
@@ -166,6 +174,10 @@ impl TlsStream {
                 Err(error) => Err(error),
             };
             self.incoming.consume(discard);
+            // With the client's Finished, not before.
+            if self.progress == Progress::Handshaking && !self.connection.is_handshaking() {
+                self.progress = Progress::Established;
+            }
             match outcome {
                 Ok(Next::Again) => {}
                 Ok(Next::Stop) => return,

@@ -1,22 +1,45 @@
 //! `cloister-gateway`: opens what relays hand on, takes tokens, and carries sessions to guests.
 #![forbid(unsafe_code)]
 
-use anyhow::{Context, Result};
+mod config;
+mod serve;
+
+use anyhow::Result;
 use clap::{Parser, Subcommand, ValueEnum};
 use privacy::gateway::keys::{self, KemName};
-use privacy::ohttp::{SecretKey, encode_list};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
+use transparency::entry::Name;
 
 const EXAMPLES: &str = "\
 Examples:
-  cloister-gateway new-key --keys keys                    # prints the file to be logged
-  cloister-gateway retire --keys keys --keep 2
+  cloister-gateway new-key --keys keys --name gateway.example    # prints the entry's file, for cloister-log append --entry
+  cloister-gateway serve --config gateway.toml
+  cloister-gateway retire --keys keys
 
+gateway.toml:
+  name = \"gateway.example\"
+  keys = \"keys\"                                   # the folder; read again every minute, and so is this file's list of guests
+  guests = [\"guest-1.example:4433\", \"guests.internal:4433\"]     # every address that a name resolves to is a guest
+
+  [listen]
+  address = \"0.0.0.0:443\"
+  tls = { certificate = \"gateway.pem\", key = \"gateway.key\" }
+
+  [tokens]
+  issuer = \"issuer.example\"                       # its name in the log
+  key_mirrors = [\"https://log.example/proof/issuer.example.tlog-proof\"]
+  floors = \"floors.json\"                          # what was seen of its keys
+  spent = \"redb:spent.redb\"                       # or redis://…, postgres://…: shared by all gateways
+
+  [log]                                           # as cloister-log trust prints it
+  …
+
+SIGTERM ends it once the sessions at work are done, at the latest after --grace seconds.
 Exit codes: 0 done, 1 failed, 2 wrong arguments.";
 
-/// An Oblivious HTTP gateway (RFC 9458, chunked) in front of guests.
+/// An Oblivious HTTP gateway (RFC 9458, and chunked) in front of guests.
 #[derive(Parser)]
 #[command(name = "cloister-gateway", version, after_help = EXAMPLES)]
 struct Arguments {
@@ -26,23 +49,35 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Makes a key beside those that are there, and writes its public configuration for the log.
+    /// Serves until it is stopped.
+    Serve {
+        /// The configuration; paths in it are relative to it.
+        #[arg(long)]
+        config: PathBuf,
+        /// Seconds that sessions at work have when the gateway is told to end.
+        #[arg(long, default_value_t = 30)]
+        grace: u64,
+    },
+    /// Makes a key beside those that are there, and prints the file of its log entry. A running `serve` takes it up by itself.
     NewKey {
         /// The folder of keys.
         #[arg(long)]
         keys: PathBuf,
+        /// The gateway's name in the log, such as its host's.
+        #[arg(long)]
+        name: Name,
         /// What the key is for.
         #[arg(long, value_enum, default_value = "x-wing")]
         kem: KemArgument,
+        /// For how long it is used.
+        #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=366))]
+        days: u32,
     },
-    /// Removes all but the newest keys. Do it once no client has a proof of the older ones that is still good.
+    /// Removes the keys whose time is over.
     Retire {
         /// The folder of keys.
         #[arg(long)]
         keys: PathBuf,
-        /// How many stay.
-        #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..))]
-        keep: u8,
     },
 }
 
@@ -54,12 +89,13 @@ enum KemArgument {
     X25519,
 }
 
+/// Seconds since 1970.
+fn now() -> Result<u64> {
+    Ok(SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs())
+}
+
 fn main() -> ExitCode {
-    let result = match Arguments::parse().command {
-        Command::NewKey { keys, kem } => new_key(&keys, kem),
-        Command::Retire { keys, keep } => retire(&keys, keep),
-    };
-    match result {
+    match run(Arguments::parse().command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
@@ -68,27 +104,22 @@ fn main() -> ExitCode {
     }
 }
 
-fn new_key(folder: &Path, kem: KemArgument) -> Result<()> {
-    let kem = match kem {
-        KemArgument::XWing => KemName::XWing,
-        KemArgument::X25519 => KemName::X25519,
-    };
-    let made = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
-    let key = keys::make(folder, kem, made)?;
-    let path = folder.join(format!("{:03}.ohttp-keys", key.config().key_id));
-    std::fs::write(&path, encode_list([SecretKey::config(&key)]))
-        .with_context(|| format!("cannot write {}", path.display()))?;
-    println!("{}", path.display());
-    Ok(())
-}
-
-fn retire(folder: &Path, keep: u8) -> Result<()> {
-    for id in keys::retire(folder, keep.into())? {
-        let public = folder.join(format!("{id:03}.ohttp-keys"));
-        if public.exists() {
-            std::fs::remove_file(&public).with_context(|| format!("cannot remove {}", public.display()))?;
+fn run(command: Command) -> Result<()> {
+    match command {
+        Command::Serve { config, grace } => {
+            tokio::runtime::Runtime::new()?.block_on(serve::serve(&config, grace))
         }
-        println!("retired key {id}");
+        Command::NewKey { keys, name, kem, days } => {
+            let kem = match kem {
+                KemArgument::XWing => KemName::XWing,
+                KemArgument::X25519 => KemName::X25519,
+            };
+            println!("{}", keys::make(&keys, &name, kem, days, now()?)?.display());
+            Ok(())
+        }
+        Command::Retire { keys } => {
+            keys::retire(&keys, now()?)?.iter().for_each(|number| println!("retired key {number}"));
+            Ok(())
+        }
     }
-    Ok(())
 }

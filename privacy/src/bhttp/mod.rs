@@ -3,6 +3,9 @@
 //! The `bhttp` crate is the judge in the tests and not used here: it writes whole messages only, bounds no field section
 //! and, when it reads a stream, waits forever for a field section that comes in two pieces (0.8.0, `stream/vec.rs`).
 
+#[cfg(test)]
+mod tests;
+
 use crate::ohttp::{read_varint, write_varint};
 
 /// Most bytes in front of the content: control data, fields, informational responses.
@@ -175,6 +178,9 @@ impl Decoder {
                     let Some((head, indeterminate, length)) = parse_head(rest, self.requests)? else {
                         return if rest.len() > MAX_HEAD { Err(Error::TooLarge) } else { Ok(()) };
                     };
+                    if length > MAX_HEAD {
+                        return Err(Error::TooLarge);
+                    }
                     *read += length;
                     (self.head, self.indeterminate) = (Some(head), indeterminate);
                     self.state = State::FirstChunk;
@@ -226,7 +232,7 @@ impl Decoder {
             let length = self.buffer.len() + 1;
             self.buffer.push(0);
             let (head, _, read) = parse_head(&self.buffer, self.requests)?.ok_or(Error::Truncated)?;
-            if read != length {
+            if read != length || !head.fields.is_empty() {
                 return Err(Error::Truncated);
             }
             (self.head, self.state) = (Some(head), State::Padding);
