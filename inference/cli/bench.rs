@@ -32,7 +32,7 @@ pub struct Arguments {
     #[arg(long, default_value_t = 1)]
     parallel: usize,
     /// Prompt tokens that are evaluated together.
-    #[arg(long, default_value_t = 256)]
+    #[arg(long, default_value_t = 512)]
     chunk: usize,
     /// How often each test is repeated.
     #[arg(long, default_value_t = 5)]
@@ -113,8 +113,9 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     for tokens in arguments.prompt.iter().copied().filter(|tokens| *tokens > 0) {
         progress.set_message(format!("prefill of {tokens} tokens"));
         let roof = peak.map(|peak| peak / cost.operations as f64);
+        let mut scheduler = bench.scheduler(tokens + 1)?;
         all.push(bench.measure(format!("pp{tokens}"), tokens * arguments.parallel, roof, |bench| {
-            Ok(bench.generate(tokens, 1)?.0)
+            Ok(bench.generate(&mut scheduler, tokens, 1)?.0)
         })?);
     }
     let depths = arguments.depth.iter().copied().filter(|_| arguments.generate > 0);
@@ -123,9 +124,10 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         let roof = bandwidth.map(|bandwidth| bandwidth / cost.bytes as f64 * arguments.parallel as f64);
         let suffix = if depth > 0 { format!("@{depth}") } else { String::new() };
         let test = format!("tg{}{suffix}", arguments.generate);
+        let mut scheduler = bench.scheduler(depth + arguments.generate + 2)?;
         all.push(bench.measure(test, arguments.generate * arguments.parallel, roof, |bench| {
             // The first token comes with the prompt and is not counted.
-            Ok(bench.generate(depth + 1, arguments.generate as u32 + 1)?.1)
+            Ok(bench.generate(&mut scheduler, depth + 1, arguments.generate as u32 + 1)?.1)
         })?);
     }
     progress.finish_and_clear();
@@ -206,7 +208,15 @@ struct Bench<'a> {
     random: Random,
 }
 
-impl Bench<'_> {
+impl<'a> Bench<'a> {
+    /// For so many tokens in each session.
+    fn scheduler(&self, context_tokens: usize) -> Result<Scheduler<'a, &'a Threads>> {
+        let prefill_chunk = self.arguments.chunk.min(context_tokens);
+        let limits =
+            Limits { context_tokens, sessions: self.arguments.parallel, prefill_chunk, speculation: 0 };
+        Ok(Scheduler::new(self.model, limits, self.threads)?)
+    }
+
     fn measure(
         &mut self,
         test: String,
@@ -225,11 +235,13 @@ impl Bench<'_> {
     }
 
     /// Prompts of random tokens in all sessions; how long until all have their first token, and from then to the end.
-    fn generate(&mut self, prompt: usize, max_tokens: u32) -> Result<(Duration, Duration)> {
-        let (sessions, context_tokens) = (self.arguments.parallel, prompt + max_tokens as usize);
-        let prefill_chunk = self.arguments.chunk.min(context_tokens);
-        let limits = Limits { context_tokens, sessions, prefill_chunk, speculation: 0 };
-        let mut scheduler = Scheduler::new(self.model, limits, self.threads)?;
+    fn generate(
+        &mut self,
+        scheduler: &mut Scheduler<'_, &Threads>,
+        prompt: usize,
+        max_tokens: u32,
+    ) -> Result<(Duration, Duration)> {
+        let sessions = self.arguments.parallel;
         let vocabulary = self.model.config().vocabulary_length as u64;
         for _ in 0..sessions {
             let prompt = (0..prompt).map(|_| (self.random.next() % vocabulary) as u32).collect();

@@ -30,6 +30,71 @@ pub(super) unsafe fn largest_of_eight(a: __m256) -> f32 {
     }
 }
 
+/// The inner products of `N` vectors of weights with what is loaded of each block once: one `HALF` of the rows or both,
+/// or, of bytes of eight bits, the low and the high nibbles of one.
+///
+/// Products of pairs are added in 16 bits: `run` pairs of `bits`-bit numbers and signed bytes fit there, as
+/// `run · 2 · (2^bits − 1) · 127 < 2^15`.
+#[inline(always)]
+unsafe fn pair<F: Format, const I: usize, const T: usize, const HALF: usize, const N: usize>(
+    tile: *const u8,
+    outer: usize,
+    (first, last): (usize, usize),
+    blocks: [*const Block; T],
+) -> [[__m256i; T]; 2] {
+    let run = match F::BITS {
+        5 => 4,
+        6 => 2,
+        _ => 8,
+    };
+    // SAFETY: the caller vouches for the pointer and for the instructions; no alignment is needed.
+    unsafe {
+        let mut dots = [[_mm256_setzero_si256(); T]; 2];
+        let mut start = first;
+        while start < last {
+            let mut pairs = [[_mm256_setzero_si256(); T]; 2];
+            for k in start..last.min(start + run) {
+                let mut weights = F::quants::<Avx2, I>(tile, outer, k);
+                if F::BITS == 8 {
+                    let (nibbles, mask) = (weights[HALF], _mm256_set1_epi8(15));
+                    let high = _mm256_and_si256(_mm256_srli_epi16::<4>(nibbles), mask);
+                    weights = [_mm256_and_si256(nibbles, mask), high];
+                } else {
+                    weights[0] = weights[HALF];
+                }
+                for t in 0..T {
+                    let quants = (&raw const (*blocks[t]).quants[k]).cast::<i32>().read();
+                    let quants = _mm256_set1_epi32(quants);
+                    for i in 0..N {
+                        let products = _mm256_maddubs_epi16(weights[i], quants);
+                        pairs[i][t] = _mm256_add_epi16(pairs[i][t], products);
+                    }
+                }
+            }
+            for i in 0..N {
+                for t in 0..T {
+                    let sums = _mm256_madd_epi16(pairs[i][t], _mm256_set1_epi16(1));
+                    dots[i][t] = _mm256_add_epi32(dots[i][t], sums);
+                }
+            }
+            start += run;
+        }
+        dots
+    }
+}
+
+/// The sum of sixteen signed bytes.
+#[inline(always)]
+pub(super) unsafe fn sum_of_bytes(bytes: __m128i) -> i32 {
+    // SAFETY: arithmetic only; the caller has the instructions.
+    unsafe {
+        let pairs = _mm_maddubs_epi16(_mm_set1_epi8(1), bytes);
+        let fours = _mm_madd_epi16(pairs, _mm_set1_epi16(1));
+        let eights = _mm_add_epi32(fours, _mm_unpackhi_epi64(fours, fours));
+        _mm_cvtsi128_si32(_mm_add_epi32(eights, _mm_shuffle_epi32::<1>(eights)))
+    }
+}
+
 impl Simd for Avx2 {
     type F = [__m256; 2];
     type B = [__m256i; 2];
@@ -171,7 +236,7 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
-    unsafe fn quants(vector: [__m256; 2]) -> [i8; 16] {
+    unsafe fn quants(vector: [__m256; 2]) -> ([i8; 16], i32) {
         let mut quants = [0; 16];
         // SAFETY: arithmetic on values; the caller has the instructions.
         unsafe {
@@ -180,8 +245,8 @@ impl Simd for Avx2 {
             let words = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packs_epi32(low, high));
             let bytes = _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256::<1>(words));
             _mm_storeu_si128(quants.as_mut_ptr().cast(), bytes);
+            (quants, sum_of_bytes(bytes))
         }
-        quants
     }
 
     #[inline(always)]
@@ -233,92 +298,52 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
-    unsafe fn fifth_bits(bits: [__m256i; 2], k: usize) -> [__m256i; 2] {
-        // SAFETY: arithmetic on values; the caller has the instructions.
-        unsafe {
-            // Each row's byte with the four bits, four times; then a bit of its own is tested in each.
-            let byte = _mm_set1_epi32((k / 2) as i32 * 0x0101_0101);
-            let places = _mm_add_epi8(_mm_setr_epi32(0, 0x0404_0404, 0x0808_0808, 0x0c0c_0c0c), byte);
-            let places = _mm256_broadcastsi128_si256(places);
-            let tested =
-                _mm256_set1_epi32(if k.is_multiple_of(2) { 0x0804_0201 } else { 0x8040_2010_u32 as i32 });
-            array!(2, bits[0], half => {
-                let bytes = _mm256_and_si256(_mm256_shuffle_epi8(bits[half], places), tested);
-                _mm256_and_si256(_mm256_cmpeq_epi8(bytes, tested), _mm256_set1_epi8(16))
-            })
-        }
-    }
-
-    #[inline(always)]
     unsafe fn prefetch(at: *const u8) {
         // SAFETY: the caller vouches for the pointer and for the instructions; no alignment is needed.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
     }
 
-    /// Products of pairs are added in 16 bits: `run` pairs of `bits`-bit numbers and signed bytes fit there, as
-    /// `run · 2 · (2^bits − 1) · 127 < 2^15`. Bytes of eight bits are taken as two nibbles.
     #[inline(always)]
-    unsafe fn dots<F: Format, const I: usize, const T: usize>(
-        tile: *const u8,
+    unsafe fn dots<F: Format, const I: usize, const G: usize, const T: usize>(
+        tiles: [*const u8; G],
         outer: usize,
-        (first, last): (usize, usize),
+        fours: (usize, usize),
         blocks: [*const Block; T],
-        sums: [i32; T],
-    ) -> [[__m256; 2]; T] {
-        let run = match F::BITS {
-            5 => 4,
-            6 => 2,
-            _ => 8,
-        };
+        sum: usize,
+    ) -> [[[__m256; 2]; T]; G] {
         // SAFETY: the caller vouches for the pointer and for the instructions; no alignment is needed.
         unsafe {
-            let mut out = [[_mm256_setzero_ps(); 2]; T];
-            let ones = _mm256_set1_epi16(1);
-            for half in 0..2 {
-                let shift = _mm_cvtsi32_si128(F::OFFSET as i32);
-                let mut dots = [_mm256_setzero_si256(); T];
-                if F::OFFSET > 0 {
-                    dots = array!(T, dots[0], t => _mm256_sll_epi32(_mm256_set1_epi32(sums[t]), shift));
-                }
-                let mut start = first;
-                while start < last {
-                    let mut pairs = [_mm256_setzero_si256(); T];
-                    let mut high_pairs = [_mm256_setzero_si256(); T];
-                    for k in start..last.min(start + run) {
-                        let weights = F::quants::<Self, I>(tile, outer, k)[half];
-                        let mask = _mm256_set1_epi8(15);
-                        let (low, high) = if F::BITS == 8 {
-                            let high = _mm256_and_si256(_mm256_srli_epi16::<4>(weights), mask);
-                            (_mm256_and_si256(weights, mask), high)
-                        } else {
-                            (weights, weights)
-                        };
-                        for t in 0..T {
-                            let quants = (&raw const (*blocks[t]).quants[k]).cast::<i32>().read();
-                            let quants = _mm256_set1_epi32(quants);
-                            pairs[t] = _mm256_add_epi16(pairs[t], _mm256_maddubs_epi16(low, quants));
-                            if F::BITS == 8 {
-                                let products = _mm256_maddubs_epi16(high, quants);
-                                high_pairs[t] = _mm256_add_epi16(high_pairs[t], products);
-                            }
-                        }
-                    }
-                    for t in 0..T {
-                        dots[t] = _mm256_add_epi32(dots[t], _mm256_madd_epi16(pairs[t], ones));
-                        if F::BITS == 8 {
-                            let high = _mm256_madd_epi16(high_pairs[t], _mm256_set1_epi16(16));
-                            dots[t] = _mm256_add_epi32(dots[t], high);
-                        }
-                    }
-                    start += run;
-                }
+            let mut out = [[[_mm256_setzero_ps(); 2]; T]; G];
+            for g in 0..G {
+                let dots = if F::BITS == 8 {
+                    let first = pair::<F, I, T, 0, 2>(tiles[g], outer, fours, blocks);
+                    let second = pair::<F, I, T, 1, 2>(tiles[g], outer, fours, blocks);
+                    array!(2, first[0], half => {
+                        let [low, high] = if half == 0 { first } else { second };
+                        array!(T, low[0], t => _mm256_add_epi32(low[t], _mm256_slli_epi32::<4>(high[t])))
+                    })
+                } else if T == 1 {
+                    let [first, _] = pair::<F, I, T, 0, 1>(tiles[g], outer, fours, blocks);
+                    [first, pair::<F, I, T, 1, 1>(tiles[g], outer, fours, blocks)[0]]
+                } else {
+                    pair::<F, I, T, 0, 2>(tiles[g], outer, fours, blocks)
+                };
                 for t in 0..T {
-                    out[t][half] = _mm256_cvtepi32_ps(dots[t]);
+                    let offset = _mm256_set1_epi32((*blocks[t]).sums[sum]);
+                    let offset = _mm256_sra_epi32(offset, _mm_cvtsi32_si128(7 - F::OFFSET as i32));
+                    for half in 0..2 {
+                        let mut dots = dots[half][t];
+                        if F::OFFSET > 0 {
+                            dots = _mm256_add_epi32(dots, offset);
+                        }
+                        out[g][t][half] = _mm256_cvtepi32_ps(dots);
+                    }
                 }
             }
             out
         }
     }
 
+    const RAISES: bool = false;
     super::compiled!("avx2,fma,f16c", 1, 4, 4);
 }

@@ -1,5 +1,5 @@
 //! The vectors of processors with AVX-512 (F, BW, DQ, VL) and VNNI: Genoa and later.
-use super::avx2::{largest_of_eight, sum_of_eight};
+use super::avx2::{largest_of_eight, sum_of_bytes, sum_of_eight};
 use super::format::Format;
 use super::simd::{Block, Simd, array};
 use core::arch::x86_64::*;
@@ -129,14 +129,14 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
-    unsafe fn quants(vector: __m512) -> [i8; 16] {
+    unsafe fn quants(vector: __m512) -> ([i8; 16], i32) {
         let mut quants = [0; 16];
         // SAFETY: arithmetic on values; the caller has the instructions.
         unsafe {
             let bytes = _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(vector));
             _mm_storeu_si128(quants.as_mut_ptr().cast(), bytes);
+            (quants, sum_of_bytes(bytes))
         }
-        quants
     }
 
     #[inline(always)]
@@ -176,51 +176,47 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
-    unsafe fn fifth_bits(bits: __m512i, k: usize) -> __m512i {
-        // SAFETY: arithmetic on values; the caller has the instructions.
-        unsafe {
-            // Each row's byte with the four bits, four times; then a bit of its own is tested in each.
-            let byte = (k / 2) as i32 * 0x0101_0101;
-            let places =
-                _mm_add_epi8(_mm_setr_epi32(0, 0x0404_0404, 0x0808_0808, 0x0c0c_0c0c), _mm_set1_epi32(byte));
-            let bytes = _mm512_shuffle_epi8(bits, _mm512_broadcast_i32x4(places));
-            let tested = if k.is_multiple_of(2) { 0x0804_0201 } else { 0x8040_2010_u32 as i32 };
-            let set = _mm512_test_epi8_mask(bytes, _mm512_set1_epi32(tested));
-            _mm512_maskz_set1_epi8(set, 16)
-        }
-    }
-
-    #[inline(always)]
     unsafe fn prefetch(at: *const u8) {
         // SAFETY: the caller vouches for the pointer and for the instructions; no alignment is needed.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
     }
 
     #[inline(always)]
-    unsafe fn dots<F: Format, const I: usize, const T: usize>(
-        tile: *const u8,
+    unsafe fn dots<F: Format, const I: usize, const G: usize, const T: usize>(
+        tiles: [*const u8; G],
         outer: usize,
         (first, last): (usize, usize),
         blocks: [*const Block; T],
-        sums: [i32; T],
-    ) -> [__m512; T] {
+        sum: usize,
+    ) -> [[__m512; T]; G] {
         // SAFETY: the caller vouches for the pointer and for the instructions; no alignment is needed.
         unsafe {
-            let shift = _mm_cvtsi32_si128(F::OFFSET as i32);
-            let mut dots = [_mm512_setzero_si512(); T];
+            let mut dots = [[_mm512_setzero_si512(); T]; G];
             if F::OFFSET > 0 {
-                dots = array!(T, dots[0], t => _mm512_sll_epi32(_mm512_set1_epi32(sums[t]), shift));
-            }
-            for k in first..last {
-                let weights = F::quants::<Self, I>(tile, outer, k);
                 for t in 0..T {
-                    let quants = (&raw const (*blocks[t]).quants[k]).cast::<i32>().read();
-                    dots[t] = _mm512_dpbusd_epi32(dots[t], weights, _mm512_set1_epi32(quants));
+                    let offset = _mm512_set1_epi32((*blocks[t]).sums[sum]);
+                    let offset = _mm512_sra_epi32(offset, _mm_cvtsi32_si128(7 - F::OFFSET as i32));
+                    for g in 0..G {
+                        dots[g][t] = offset;
+                    }
                 }
             }
-            array!(T, _mm512_setzero_ps(), t => _mm512_cvtepi32_ps(dots[t]))
+            for k in first..last {
+                let weights = array!(G, dots[0][0], g => F::quants::<Self, I>(tiles[g], outer, k));
+                for t in 0..T {
+                    let quants = (&raw const (*blocks[t]).quants[k]).cast::<i32>().read();
+                    let quants = _mm512_set1_epi32(quants);
+                    for g in 0..G {
+                        dots[g][t] = _mm512_dpbusd_epi32(dots[g][t], weights[g], quants);
+                    }
+                }
+            }
+            array!(G, [_mm512_setzero_ps(); T], g => {
+                array!(T, _mm512_setzero_ps(), t => _mm512_cvtepi32_ps(dots[g][t]))
+            })
         }
     }
 
+    const RAISES: bool = true;
     super::compiled!("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c", 2, 4, 6);
 }

@@ -1,6 +1,6 @@
 //! What is done to vectors element by element, and their quantisation.
 use super::exp::exps;
-use super::simd::{BLOCK, Block, ROWS, Simd, array};
+use super::simd::{BLOCK, Block, ROWS, Simd};
 
 /// One such operation.
 pub(crate) enum Task<'a> {
@@ -53,8 +53,9 @@ pub(super) unsafe fn run<S: Simd>(task: Task<'_>) {
     }
 }
 
-/// A block of smaller elements counts as zeros: the inverse of their step may be too large for a number.
-const SMALLEST: f32 = 1e-30;
+/// A block of smaller elements counts as zeros: with their step, products of scales could be too small for a number
+/// of full precision.
+const SMALLEST: f32 = 1e-20;
 
 /// Quantises to 127 steps on either side of zero. The scale is not rounded to half precision, as it is where blocks are
 /// stored.
@@ -68,23 +69,20 @@ unsafe fn quantise<S: Simd>(x: &[f32; BLOCK], out: &mut Block) {
             if largest > SMALLEST { (largest / 127.0, 127.0 / largest) } else { (0.0, 0.0) };
         let inverse = S::splat(inverse);
         let limit = S::splat(127.0);
-        let quants = array!(2, [0; ROWS], half => {
-            let scaled = S::mul(halves[half], inverse);
-            S::quants(S::max(S::min(scaled, limit), S::splat(-127.0)))
-        });
-        let mut sums = [0; 2];
-        for half in 0..2 {
-            for quant in quants[half] {
-                sums[half] -= i32::from(quant);
-            }
-        }
+        let mut sums = [0; 3];
         let (fours, _) = out.quants.as_flattened_mut().as_chunks_mut::<ROWS>();
-        fours.copy_from_slice(&quants);
-        out.half_sums = sums;
-        out.sum = sums[0] + sums[1];
+        for half in 0..2 {
+            let scaled = S::mul(halves[half], inverse);
+            let (quants, sum) = S::quants(S::max(S::min(scaled, limit), S::splat(-127.0)));
+            fours[half] = quants;
+            sums[1 + half] = -sum;
+        }
+        sums[0] = sums[1] + sums[2];
         out.scale = scale;
-        out.shift = scale * out.sum as f32;
-        out.half_shifts = [scale * sums[0] as f32, scale * sums[1] as f32];
+        for (i, sum) in sums.into_iter().enumerate() {
+            out.sums[i] = sum * 128;
+            out.shifts[i] = scale * sum as f32;
+        }
     }
 }
 

@@ -68,6 +68,16 @@ unsafe fn nibbles<S: Simd>(fours: *const u8, k: usize) -> S::B {
     }
 }
 
+/// Q5_0 and Q5_1: bit `k` of each byte, in place of the fifth bit.
+#[inline(always)]
+unsafe fn fifth_bits<S: Simd>(four: *const u8, k: usize) -> S::B {
+    // SAFETY: the caller's; `k` is below 8.
+    unsafe {
+        let bits = S::bytes(four);
+        S::and(if k < 4 { S::left(bits, 4 - k as u32) } else { S::right(bits, k as u32 - 4) }, 16)
+    }
+}
+
 impl Format for Q8_0 {
     const BYTES: usize = 34 * ROWS;
     const BITS: u32 = 8;
@@ -143,10 +153,7 @@ impl Format for Q5_0 {
     #[inline(always)]
     unsafe fn quants<S: Simd, const I: usize>(tile: *const u8, _: usize, k: usize) -> S::B {
         // SAFETY: scales, one four of fifth bits, and then four fours.
-        unsafe {
-            let fifth = S::fifth_bits(S::bytes(tile.add(HALF)), k);
-            S::or(nibbles::<S>(tile.add(HALF + FOUR), k), fifth)
-        }
+        unsafe { S::or(nibbles::<S>(tile.add(HALF + FOUR), k), fifth_bits::<S>(tile.add(HALF), k)) }
     }
 
     #[inline(always)]
@@ -164,10 +171,7 @@ impl Format for Q5_1 {
     #[inline(always)]
     unsafe fn quants<S: Simd, const I: usize>(tile: *const u8, _: usize, k: usize) -> S::B {
         // SAFETY: scales, minima, one four of fifth bits, and then four fours.
-        unsafe {
-            let fifth = S::fifth_bits(S::bytes(tile.add(2 * HALF)), k);
-            S::or(nibbles::<S>(tile.add(2 * HALF + FOUR), k), fifth)
-        }
+        unsafe { S::or(nibbles::<S>(tile.add(2 * HALF + FOUR), k), fifth_bits::<S>(tile.add(2 * HALF), k)) }
     }
 
     #[inline(always)]
@@ -403,7 +407,7 @@ impl Format for Q2K {
 
 /// A format whose quants have been brought to a byte each, and scales and minima to single precision, once for all
 /// tokens of a large batch. One tile of it is 16 rows of 32 columns.
-pub(super) struct Unpacked<F>(PhantomData<F>);
+pub(super) struct Unpacked<S, F>(PhantomData<(S, F)>);
 
 const VECTOR: usize = 4 * ROWS;
 const SCALES: usize = 8 * FOUR;
@@ -412,64 +416,65 @@ pub(super) const UNPACKED_BYTES: usize = SCALES + 4 * VECTOR;
 /// Elements of a tile.
 pub(super) const UNPACKED_ELEMENTS: usize = BLOCK;
 
-impl<F: Format> Unpacked<F> {
+impl<S: Simd, F: Format> Unpacked<S, F> {
+    /// How far quants are brought up in their byte. Their scale is that much smaller, which loses nothing.
+    const RAISED: u32 = if S::RAISES && F::OFFSET > 0 { 7 - F::OFFSET } else { 0 };
+
     /// Unpacks one block of sixteen rows.
     ///
     /// # Safety
     /// The processor has the instructions, the tile is whole, and there is room for [`UNPACKED_BYTES`] at `to`.
     #[inline(always)]
-    pub(super) unsafe fn fill<S: Simd, const I: usize>(tile: *const u8, outer: usize, to: *mut u8) {
+    pub(super) unsafe fn fill<const I: usize>(tile: *const u8, outer: usize, to: *mut u8) {
         // SAFETY: the caller's.
         unsafe {
             for k in 0..8 {
-                S::store_bytes(F::quants::<S, I>(tile, outer, k), to.add(k * FOUR));
+                let quants = F::quants::<S, I>(tile, outer, k);
+                S::store_bytes(S::left(quants, Self::RAISED), to.add(k * FOUR));
             }
-            let [first, second] = F::scales::<S, I>(tile, outer);
+            let scales = F::scales::<S, I>(tile, outer);
+            let mins = if F::MINS { F::mins::<S, I>(tile, outer) } else { scales };
             let to = to.add(SCALES).cast::<f32>();
-            S::store(first, to);
-            if F::HALVES {
-                S::store(second, to.add(ROWS));
-            }
-            if F::MINS {
-                let [first, second] = F::mins::<S, I>(tile, outer);
-                S::store(first, to.add(2 * ROWS));
-                if F::HALVES {
-                    S::store(second, to.add(3 * ROWS));
+            for half in 0..if F::HALVES { 2 } else { 1 } {
+                let scale = S::mul(scales[half], S::splat(1.0 / (1 << Self::RAISED) as f32));
+                S::store(scale, to.add(half * ROWS));
+                if F::MINS {
+                    S::store(mins[half], to.add((2 + half) * ROWS));
                 }
             }
         }
     }
 }
 
-impl<F: Format> Format for Unpacked<F> {
+impl<S: Simd, F: Format> Format for Unpacked<S, F> {
     const STREAMED: bool = false;
     const BYTES: usize = UNPACKED_BYTES;
-    const BITS: u32 = F::BITS;
-    const OFFSET: u32 = F::OFFSET;
+    const BITS: u32 = F::BITS + Self::RAISED;
+    const OFFSET: u32 = F::OFFSET + Self::RAISED;
     const HALVES: bool = F::HALVES;
     const MINS: bool = F::MINS;
 
     #[inline(always)]
-    unsafe fn quants<S: Simd, const I: usize>(tile: *const u8, _: usize, k: usize) -> S::B {
+    unsafe fn quants<V: Simd, const I: usize>(tile: *const u8, _: usize, k: usize) -> V::B {
         // SAFETY: eight fours.
-        unsafe { S::bytes(tile.add(k * FOUR)) }
+        unsafe { V::bytes(tile.add(k * FOUR)) }
     }
 
     #[inline(always)]
-    unsafe fn scales<S: Simd, const I: usize>(tile: *const u8, _: usize) -> [S::F; 2] {
+    unsafe fn scales<V: Simd, const I: usize>(tile: *const u8, _: usize) -> [V::F; 2] {
         // SAFETY: two vectors of scales follow; `fill` writes the second where there are halves.
         unsafe {
             let at = tile.add(SCALES).cast::<f32>();
-            [S::load(at), S::load(at.add(if F::HALVES { ROWS } else { 0 }))]
+            [V::load(at), V::load(at.add(if F::HALVES { ROWS } else { 0 }))]
         }
     }
 
     #[inline(always)]
-    unsafe fn mins<S: Simd, const I: usize>(tile: *const u8, _: usize) -> [S::F; 2] {
+    unsafe fn mins<V: Simd, const I: usize>(tile: *const u8, _: usize) -> [V::F; 2] {
         // SAFETY: two vectors of minima follow; `fill` writes what is asked for.
         unsafe {
             let at = tile.add(SCALES + 2 * VECTOR).cast::<f32>();
-            [S::load(at), S::load(at.add(if F::HALVES { ROWS } else { 0 }))]
+            [V::load(at), V::load(at.add(if F::HALVES { ROWS } else { 0 }))]
         }
     }
 }

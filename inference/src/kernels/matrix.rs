@@ -11,8 +11,8 @@ use core::marker::PhantomData;
 
 /// Bytes of working memory that a worker needs: two groups of sixteen rows of so many columns, unpacked.
 pub(crate) const PANEL_BYTES: usize = 2 * PANEL_COLUMNS / UNPACKED_ELEMENTS * UNPACKED_BYTES;
-/// A panel stays in the second-level cache. It is a multiple of every type's block.
-const PANEL_COLUMNS: usize = 2048;
+/// A panel stays in the first-level cache. It is a multiple of every type's block.
+const PANEL_COLUMNS: usize = 512;
 /// From so many tokens on, unpacking weights once for all of them is worth the way through memory.
 const PANEL_TOKENS: usize = 9;
 /// How far ahead of a product memory is fetched: the groups that come next, or where these are far away, what comes
@@ -47,6 +47,8 @@ pub(super) struct Job<'a> {
     out_stride: usize,
     /// Whether the output holds the sums of earlier columns.
     resume: bool,
+    groups: usize,
+    tokens: usize,
     borrow: PhantomData<&'a mut [f32]>,
 }
 
@@ -84,6 +86,8 @@ pub(super) fn multiply<S: Simd>(
         out,
         out_stride,
         resume: false,
+        groups: whole - first,
+        tokens,
         borrow: PhantomData,
     };
     // SAFETY: the tiles are those of whole groups, of which `matrix` has as many as were asserted; vectors for all
@@ -92,7 +96,7 @@ pub(super) fn multiply<S: Simd>(
     unsafe {
         if whole > first {
             let job = job(matrix.tiles.as_ptr().add(first * group_bytes), start, stride);
-            dispatch::<S>(matrix.kind, job, whole - first, tokens, panel);
+            dispatch::<S>(matrix.kind, job, panel);
         }
         let rest = columns.end - whole * ROWS;
         if rest > 0 {
@@ -104,7 +108,8 @@ pub(super) fn multiply<S: Simd>(
                 let mut job = job(matrix.tail.as_ptr(), sums.as_mut_ptr(), ROWS);
                 job.blocks = job.blocks.wrapping_add(token * job.block_stride);
                 job.values = job.values.wrapping_add(token * job.width);
-                dispatch::<S>(matrix.kind, job, 1, count, panel);
+                (job.groups, job.tokens) = (1, count);
+                dispatch::<S>(matrix.kind, job, panel);
                 for (offset, sums) in sums.as_chunks::<ROWS>().0.iter().take(count).enumerate() {
                     let start = whole * ROWS - columns.start;
                     out.row(token + offset)[start..start + rest].copy_from_slice(&sums[..rest]);
@@ -114,64 +119,61 @@ pub(super) fn multiply<S: Simd>(
     }
 }
 
-unsafe fn dispatch<S: Simd>(kind: TensorType, job: Job<'_>, groups: usize, tokens: usize, panel: &mut [u8]) {
+unsafe fn dispatch<S: Simd>(kind: TensorType, job: Job<'_>, panel: &mut [u8]) {
     // SAFETY: the caller's; the format is the matrix's.
     unsafe {
         match kind {
-            TensorType::F32 => all_floats::<S, 0>(&job, groups, tokens),
-            TensorType::F16 => all_floats::<S, 1>(&job, groups, tokens),
-            TensorType::Bf16 => all_floats::<S, 2>(&job, groups, tokens),
-            TensorType::Q8_0 => all_quantised::<S, format::Q8_0>(job, groups, tokens, panel),
-            TensorType::Q4_0 => all_quantised::<S, format::Q4_0>(job, groups, tokens, panel),
-            TensorType::Q4_1 => all_quantised::<S, format::Q4_1>(job, groups, tokens, panel),
-            TensorType::Q5_0 => all_quantised::<S, format::Q5_0>(job, groups, tokens, panel),
-            TensorType::Q5_1 => all_quantised::<S, format::Q5_1>(job, groups, tokens, panel),
-            TensorType::Q2K => all_quantised::<S, format::Q2K>(job, groups, tokens, panel),
-            TensorType::Q3K => all_quantised::<S, format::Q3K>(job, groups, tokens, panel),
-            TensorType::Q4K => all_quantised::<S, format::Q4K>(job, groups, tokens, panel),
-            TensorType::Q5K => all_quantised::<S, format::Q5K>(job, groups, tokens, panel),
-            TensorType::Q6K => all_quantised::<S, format::Q6K>(job, groups, tokens, panel),
+            TensorType::F32 => all_floats::<S, 0>(&job),
+            TensorType::F16 => all_floats::<S, 1>(&job),
+            TensorType::Bf16 => all_floats::<S, 2>(&job),
+            TensorType::Q8_0 => all_quantised::<S, format::Q8_0>(job, panel),
+            TensorType::Q4_0 => all_quantised::<S, format::Q4_0>(job, panel),
+            TensorType::Q4_1 => all_quantised::<S, format::Q4_1>(job, panel),
+            TensorType::Q5_0 => all_quantised::<S, format::Q5_0>(job, panel),
+            TensorType::Q5_1 => all_quantised::<S, format::Q5_1>(job, panel),
+            TensorType::Q2K => all_quantised::<S, format::Q2K>(job, panel),
+            TensorType::Q3K => all_quantised::<S, format::Q3K>(job, panel),
+            TensorType::Q4K => all_quantised::<S, format::Q4K>(job, panel),
+            TensorType::Q5K => all_quantised::<S, format::Q5K>(job, panel),
+            TensorType::Q6K => all_quantised::<S, format::Q6K>(job, panel),
         }
     }
 }
 
-unsafe fn all_quantised<S: Simd, F: Format>(job: Job<'_>, groups: usize, tokens: usize, panel: &mut [u8]) {
-    // SAFETY: the caller's: groups and tokens below those of the job.
-    unsafe {
-        if tokens >= PANEL_TOKENS {
-            return by_panels::<S, F>(job, groups, tokens, panel);
-        }
-        let mut group = 0;
-        while group + S::TILE_GROUPS <= groups {
-            let mut token = 0;
-            while token + S::FEW <= tokens {
-                S::few::<F>(&job, group, token);
-                token += S::FEW;
+unsafe fn all_quantised<S: Simd, F: Format>(job: Job<'_>, panel: &mut [u8]) {
+    if job.tokens >= PANEL_TOKENS {
+        // SAFETY: the caller's.
+        return unsafe { by_panels::<S, F>(job, panel) };
+    }
+    for group in (0..job.groups).step_by(S::TILE_GROUPS) {
+        for token in (0..job.tokens).step_by(S::FEW) {
+            // SAFETY: the caller's: groups and tokens below those of the job.
+            unsafe {
+                if token + 1 < job.tokens {
+                    S::few::<F>(&job, group, token);
+                } else {
+                    // One stream of memory is read faster than two.
+                    let end = job.groups.min(group + S::TILE_GROUPS);
+                    (group..end).for_each(|group| S::one::<F>(&job, group, token));
+                }
             }
-            // One stream of memory is read faster than two.
-            for token in token..tokens {
-                (group..group + S::TILE_GROUPS).for_each(|group| S::one::<F>(&job, group, token));
-            }
-            group += S::TILE_GROUPS;
-        }
-        for group in group..groups {
-            (0..tokens).for_each(|token| S::one::<F>(&job, group, token));
         }
     }
 }
 
-/// Unpacks two groups at a time, as many columns as the cache holds, and multiplies them with all tokens.
-unsafe fn by_panels<S: Simd, F: Format>(job: Job<'_>, groups: usize, tokens: usize, panel: &mut [u8]) {
+/// Unpacks two groups at a time, as many columns as the cache holds, and multiplies them with all tokens. Columns
+/// are the outer loop, so that the vectors' part that is multiplied stays in a cache, too.
+unsafe fn by_panels<S: Simd, F: Format>(job: Job<'_>, panel: &mut [u8]) {
     let blocks_in_tile = F::OUTER * F::INNER;
     let step = PANEL_COLUMNS / BLOCK / blocks_in_tile;
     // SAFETY: the caller's; the panel has room for two groups of `PANEL_COLUMNS`, which `step` tiles fill.
     unsafe {
-        for group in (0..groups).step_by(2) {
-            let count = (groups - group).min(2);
-            for tile in (0..job.tiles_in_group).step_by(step) {
-                let tiles = (job.tiles_in_group - tile).min(step);
-                let panel_bytes = tiles * blocks_in_tile * UNPACKED_BYTES;
-                for index in 0..count {
+        for tile in (0..job.tiles_in_group).step_by(step) {
+            let tiles = (job.tiles_in_group - tile).min(step);
+            let panel_bytes = tiles * blocks_in_tile * UNPACKED_BYTES;
+            for group in (0..job.groups).step_by(2) {
+                let groups = (job.groups - group).min(2);
+                for index in 0..groups {
                     let from = job.tiles.add((group + index) * job.group_bytes + tile * F::BYTES);
                     S::unpack::<F>(from, tiles, panel.as_mut_ptr().add(index * panel_bytes));
                 }
@@ -182,23 +184,13 @@ unsafe fn by_panels<S: Simd, F: Format>(job: Job<'_>, groups: usize, tokens: usi
                     blocks: job.blocks.add(tile * blocks_in_tile),
                     out: job.out.add(group * ROWS),
                     resume: tile > 0,
+                    groups,
                     ..job
                 };
-                let mut group = 0;
-                while group + S::TILE_GROUPS <= count {
-                    let mut token = 0;
-                    while token + S::MANY <= tokens {
-                        S::many::<Unpacked<F>>(&job, group, token);
-                        token += S::MANY;
+                for group in (0..groups).step_by(S::TILE_GROUPS) {
+                    for token in (0..job.tokens).step_by(S::MANY) {
+                        S::many::<Unpacked<S, F>>(&job, group, token);
                     }
-                    while token < tokens {
-                        S::tile::<Unpacked<F>>(&job, group, token);
-                        token += 1;
-                    }
-                    group += S::TILE_GROUPS;
-                }
-                for group in group..count {
-                    (0..tokens).for_each(|token| S::one::<Unpacked<F>>(&job, group, token));
                 }
             }
         }
@@ -220,7 +212,7 @@ pub(super) unsafe fn unpack<S: Simd, F: Format>(tiles: *const u8, count: usize, 
                 macro_rules! inner {
                     ($($index:literal)*) => {$(
                         if $index < F::INNER {
-                            Unpacked::<F>::fill::<S, $index>(tile, outer, to);
+                            Unpacked::<S, F>::fill::<$index>(tile, outer, to);
                             to = to.add(UNPACKED_BYTES);
                         }
                     )*};
@@ -231,10 +223,11 @@ pub(super) unsafe fn unpack<S: Simd, F: Format>(tiles: *const u8, count: usize, 
     }
 }
 
-/// `G` groups of sixteen rows times `T` tokens.
+/// `G` groups of sixteen rows times `T` tokens. Where the job ends before, its last ones are computed again, to the
+/// same sums.
 ///
 /// # Safety
-/// The processor has the instructions, and the job has these groups and tokens.
+/// The processor has the instructions, and the job has this group and token.
 #[inline(always)]
 pub(super) unsafe fn quantised<S: Simd, F: Format, const G: usize, const T: usize>(
     job: &Job<'_>,
@@ -243,17 +236,18 @@ pub(super) unsafe fn quantised<S: Simd, F: Format, const G: usize, const T: usiz
 ) {
     // SAFETY: the caller's. Fetching ahead may leave the matrix; it does not access memory.
     unsafe {
-        let out = job.out.add(token * job.out_stride + group * ROWS);
+        let groups = array!(G, group, g => (group + g).min(job.groups - 1));
+        let tokens = array!(T, token, t => (token + t).min(job.tokens - 1));
         let mut sums = [[S::splat(0.0); T]; G];
         if job.resume {
             for g in 0..G {
                 for t in 0..T {
-                    sums[g][t] = S::load(out.add(t * job.out_stride + g * ROWS));
+                    sums[g][t] = S::load(job.out.add(tokens[t] * job.out_stride + groups[g] * ROWS));
                 }
             }
         }
-        let mut tiles = array!(G, job.tiles, g => job.tiles.add((group + g) * job.group_bytes));
-        let mut blocks = array!(T, job.blocks, t => job.blocks.add((token + t) * job.block_stride));
+        let mut tiles = array!(G, job.tiles, g => job.tiles.add(groups[g] * job.group_bytes));
+        let mut blocks = array!(T, job.blocks, t => job.blocks.add(tokens[t] * job.block_stride));
         for _ in 0..job.tiles_in_group {
             if F::STREAMED {
                 let next = G * job.group_bytes;
@@ -268,9 +262,7 @@ pub(super) unsafe fn quantised<S: Simd, F: Format, const G: usize, const T: usiz
                 macro_rules! inner {
                     ($($index:literal)*) => {$(
                         if $index < F::INNER {
-                            for g in 0..G {
-                                sums[g] = block::<S, F, $index, T>(tiles[g], outer, blocks, sums[g]);
-                            }
+                            sums = block::<S, F, $index, G, T>(tiles, outer, blocks, sums);
                             for t in 0..T {
                                 blocks[t] = blocks[t].add(1);
                             }
@@ -285,7 +277,7 @@ pub(super) unsafe fn quantised<S: Simd, F: Format, const G: usize, const T: usiz
         }
         for g in 0..G {
             for t in 0..T {
-                S::store(sums[g][t], out.add(t * job.out_stride + g * ROWS));
+                S::store(sums[g][t], job.out.add(tokens[t] * job.out_stride + groups[g] * ROWS));
             }
         }
     }
@@ -293,39 +285,45 @@ pub(super) unsafe fn quantised<S: Simd, F: Format, const G: usize, const T: usiz
 
 /// Adds the products of one block of 32 columns.
 #[inline(always)]
-unsafe fn block<S: Simd, F: Format, const I: usize, const T: usize>(
-    tile: *const u8,
+unsafe fn block<S: Simd, F: Format, const I: usize, const G: usize, const T: usize>(
+    tiles: [*const u8; G],
     outer: usize,
     blocks: [*const Block; T],
-    mut sums: [S::F; T],
-) -> [S::F; T] {
+    mut sums: [[S::F; T]; G],
+) -> [[S::F; T]; G] {
     // SAFETY: the caller's.
     unsafe {
-        let scales = F::scales::<S, I>(tile, outer);
+        let fours = if F::HALVES { 4 } else { 8 };
+        let dots = S::dots::<F, I, G, T>(tiles, outer, (0, fours), blocks, usize::from(F::HALVES));
         if F::HALVES {
-            let first = array!(T, 0, t => (*blocks[t]).half_sums[0]);
-            let first = S::dots::<F, I, T>(tile, outer, (0, 4), blocks, first);
-            let second = array!(T, 0, t => (*blocks[t]).half_sums[1]);
-            let second = S::dots::<F, I, T>(tile, outer, (4, 8), blocks, second);
-            for t in 0..T {
-                let dot = S::fma(second[t], scales[1], S::mul(first[t], scales[0]));
-                sums[t] = S::fma(dot, S::splat((*blocks[t]).scale), sums[t]);
+            let second = S::dots::<F, I, G, T>(tiles, outer, (4, 8), blocks, 2);
+            for g in 0..G {
+                let scales = F::scales::<S, I>(tiles[g], outer);
+                for t in 0..T {
+                    let dot = S::fma(second[g][t], scales[1], S::mul(dots[g][t], scales[0]));
+                    sums[g][t] = S::fma(dot, S::splat((*blocks[t]).scale), sums[g][t]);
+                }
             }
         } else {
-            let all = array!(T, 0, t => (*blocks[t]).sum);
-            let dots = S::dots::<F, I, T>(tile, outer, (0, 8), blocks, all);
-            for t in 0..T {
-                sums[t] = S::fma(dots[t], S::mul(scales[0], S::splat((*blocks[t]).scale)), sums[t]);
+            for g in 0..G {
+                let [scale, _] = F::scales::<S, I>(tiles[g], outer);
+                for t in 0..T {
+                    let scale = S::mul(scale, S::splat((*blocks[t]).scale));
+                    sums[g][t] = S::fma(dots[g][t], scale, sums[g][t]);
+                }
             }
         }
         if F::MINS {
-            let mins = F::mins::<S, I>(tile, outer);
-            for t in 0..T {
-                if F::HALVES {
-                    sums[t] = S::fma(mins[0], S::splat((*blocks[t]).half_shifts[0]), sums[t]);
-                    sums[t] = S::fma(mins[1], S::splat((*blocks[t]).half_shifts[1]), sums[t]);
-                } else {
-                    sums[t] = S::fma(mins[0], S::splat((*blocks[t]).shift), sums[t]);
+            for g in 0..G {
+                let mins = F::mins::<S, I>(tiles[g], outer);
+                for t in 0..T {
+                    let shifts = &(*blocks[t]).shifts;
+                    if F::HALVES {
+                        sums[g][t] = S::fma(mins[0], S::splat(shifts[1]), sums[g][t]);
+                        sums[g][t] = S::fma(mins[1], S::splat(shifts[2]), sums[g][t]);
+                    } else {
+                        sums[g][t] = S::fma(mins[0], S::splat(shifts[0]), sums[g][t]);
+                    }
                 }
             }
         }
@@ -333,7 +331,8 @@ unsafe fn block<S: Simd, F: Format, const I: usize, const T: usize>(
     }
 }
 
-unsafe fn all_floats<S: Simd, const K: u32>(job: &Job<'_>, groups: usize, tokens: usize) {
+unsafe fn all_floats<S: Simd, const K: u32>(job: &Job<'_>) {
+    let (groups, tokens) = (job.groups, job.tokens);
     // SAFETY: the caller's: groups and tokens below those of the job.
     unsafe {
         let mut group = 0;

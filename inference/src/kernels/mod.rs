@@ -88,7 +88,6 @@ macro_rules! compiled {
         const MANY: usize = $many;
 
         $crate::kernels::compiled!(@format $features, one, quantised, 1, 1);
-        $crate::kernels::compiled!(@format $features, tile, quantised, $groups, 1);
         $crate::kernels::compiled!(@format $features, few, quantised, $groups, $few);
         $crate::kernels::compiled!(@format $features, many, quantised, $groups, $many);
         $crate::kernels::compiled!(@float $features, one_float, 1, 1);

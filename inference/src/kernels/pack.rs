@@ -29,9 +29,42 @@ const fn fields(kind: TensorType) -> Fields {
     }
 }
 
-/// Signed bytes are kept as unsigned ones, 128 more.
-const fn flip(kind: TensorType, field: usize) -> u8 {
-    if matches!(kind, TensorType::Q8_0) && field == 1 { 0x80 } else { 0 }
+/// What becomes of a field's bits.
+#[derive(Clone, Copy)]
+enum Change {
+    Keep,
+    /// Signed bytes are kept as unsigned ones, 128 more.
+    Flip,
+    /// The bit of each of 32 columns, in order, is kept as bit `column / 4` of byte `column % 4`.
+    Transpose,
+}
+
+const fn change(kind: TensorType, field: usize) -> Change {
+    match (kind, field) {
+        (TensorType::Q8_0, 1) => Change::Flip,
+        (TensorType::Q5_0, 1) | (TensorType::Q5_1, 2) => Change::Transpose,
+        _ => Change::Keep,
+    }
+}
+
+/// Bits 0, 4, 8 and so on of each of four numbers, side by side in a byte each.
+fn transpose(bits: u32) -> u32 {
+    let each = u128::from(bits)
+        | u128::from(bits >> 1) << 32
+        | u128::from(bits >> 2) << 64
+        | u128::from(bits >> 3) << 96;
+    let every = |byte: u8| u128::from_ne_bytes([byte; 16]);
+    let fours = each & every(0x11);
+    let pairs = (fours | fours >> 3) & every(0x03);
+    let nibbles =
+        (pairs | pairs >> 6) & u128::from(0x000f_000f_u32).wrapping_mul(1 | 1 << 32 | 1 << 64 | 1 << 96);
+    let bytes = nibbles | nibbles >> 12;
+    u32::from_le_bytes([bytes as u8, (bytes >> 32) as u8, (bytes >> 64) as u8, (bytes >> 96) as u8])
+}
+
+/// The inverse of [`transpose`].
+fn untranspose(bytes: u32) -> u32 {
+    (0..32).fold(0, |bits, column| bits | (bytes >> (column % 4 * 8 + column / 4) & 1) << column)
 }
 
 /// A packed matrix.
@@ -87,7 +120,13 @@ impl<'a> Packed<'a> {
                 for to in block[*first..first + len].chunks_exact_mut(*unit) {
                     // `from` counts units of the current size; fields begin at multiples of sixteen of them.
                     to.copy_from_slice(&tile[from_byte(from, lane, *unit)..][..*unit]);
-                    to.iter_mut().for_each(|byte| *byte ^= flip(self.kind, field));
+                    match (change(self.kind, field), to.first_chunk_mut()) {
+                        (Change::Flip, _) => to.iter_mut().for_each(|byte| *byte ^= 0x80),
+                        (Change::Transpose, Some(to)) => {
+                            *to = untranspose(u32::from_le_bytes(*to)).to_le_bytes();
+                        }
+                        _ => {}
+                    }
                     from += ROWS * unit;
                 }
             }
@@ -159,13 +198,13 @@ fn pack_as<const KIND: u32>(
         for (field, (first, len, unit)) in fields.iter().enumerate() {
             let (part, after) = rest.split_at_mut(len * ROWS);
             rest = after;
-            let flip = flip(kind, field);
+            let change = change(kind, field);
             for lane in 0..ROWS {
                 let from = &rows[lane * row_bytes + index * bytes + first..][..*len];
                 match unit {
-                    1 => scatter::<1>(from, part, lane, flip),
-                    2 => scatter::<2>(from, part, lane, flip),
-                    _ => scatter::<4>(from, part, lane, flip),
+                    1 => scatter::<1>(from, part, lane, change),
+                    2 => scatter::<2>(from, part, lane, change),
+                    _ => scatter::<4>(from, part, lane, change),
                 }
             }
         }
@@ -173,7 +212,12 @@ fn pack_as<const KIND: u32>(
 }
 
 #[inline(always)]
-fn scatter<const UNIT: usize>(from: &[u8], to: &mut [u8], lane: usize, flip: u8) {
+fn scatter<const UNIT: usize>(from: &[u8], to: &mut [u8], lane: usize, change: Change) {
+    if let (Change::Transpose, Some(bits)) = (change, from.first_chunk()) {
+        to[4 * lane..][..4].copy_from_slice(&transpose(u32::from_le_bytes(*bits)).to_le_bytes());
+        return;
+    }
+    let flip = if matches!(change, Change::Flip) { 0x80 } else { 0 };
     let (from, to) = (from.as_chunks::<UNIT>().0, to.as_chunks_mut::<UNIT>().0);
     for (from, to) in from.iter().zip(to.as_chunks_mut::<ROWS>().0) {
         to[lane] = from.map(|byte| byte ^ flip);

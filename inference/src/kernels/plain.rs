@@ -40,6 +40,7 @@ impl Simd for Plain {
     type B = [u8; 64];
 
     const TILE_GROUPS: usize = 1;
+    const RAISES: bool = false;
     const FEW: usize = 1;
     const MANY: usize = 1;
 
@@ -122,8 +123,9 @@ impl Simd for Plain {
         halving(a, |a, b| if a > b { a } else { b })
     }
 
-    unsafe fn quants(vector: [f32; 16]) -> [i8; 16] {
-        vector.map(crate::encode::round_to_i8)
+    unsafe fn quants(vector: [f32; 16]) -> ([i8; 16], i32) {
+        let quants = vector.map(crate::encode::round_to_i8);
+        (quants, quants.into_iter().map(i32::from).sum())
     }
 
     unsafe fn bytes(at: *const u8) -> [u8; 64] {
@@ -152,45 +154,36 @@ impl Simd for Plain {
         shift(a, |a| a << bits)
     }
 
-    unsafe fn fifth_bits(bits: [u8; 64], k: usize) -> [u8; 64] {
-        from_fn(|i| {
-            let bit = 4 * k + i % 4;
-            (bits[i / 4 * 4 + bit / 8] >> (bit % 8) & 1) << 4
-        })
-    }
-
     unsafe fn prefetch(_: *const u8) {}
 
-    unsafe fn dots<F: Format, const I: usize, const T: usize>(
-        tile: *const u8,
+    unsafe fn dots<F: Format, const I: usize, const G: usize, const T: usize>(
+        tiles: [*const u8; G],
         outer: usize,
         (first, last): (usize, usize),
         blocks: [*const Block; T],
-        sums: [i32; T],
-    ) -> [[f32; 16]; T] {
-        let mut dots = sums.map(|sum| [if F::OFFSET > 0 { sum << F::OFFSET } else { 0 }; 16]);
-        for k in first..last {
-            // SAFETY: the caller vouches for the pointer and for the instructions; no alignment is needed.
-            let weights = unsafe { F::quants::<Self, I>(tile, outer, k) };
-            for (dots, block) in dots.iter_mut().zip(blocks) {
-                // SAFETY: the caller vouches for the pointer and for the instructions; no alignment is needed.
-                let quants = unsafe { (*block).quants[k] };
-                for (i, weight) in weights.iter().enumerate() {
-                    dots[i / 4] += i32::from(*weight) * i32::from(quants[i % 4]);
+        sum: usize,
+    ) -> [[[f32; 16]; T]; G] {
+        tiles.map(|tile| {
+            blocks.map(|block| {
+                // SAFETY: the caller vouches for the pointers and for the instructions; no alignment is needed.
+                let block = unsafe { &*block };
+                let offset = if F::OFFSET > 0 { block.sums[sum] >> (7 - F::OFFSET) } else { 0 };
+                let mut dots = [offset; 16];
+                for k in first..last {
+                    // SAFETY: as above.
+                    let weights = unsafe { F::quants::<Self, I>(tile, outer, k) };
+                    for (i, weight) in weights.iter().enumerate() {
+                        dots[i / 4] += i32::from(*weight) * i32::from(block.quants[k][i % 4]);
+                    }
                 }
-            }
-        }
-        dots.map(|dots| dots.map(|dot| dot as f32))
+                dots.map(|dot| dot as f32)
+            })
+        })
     }
 
     unsafe fn one<F: Format>(job: &Job<'_>, group: usize, token: usize) {
         // SAFETY: arithmetic on values; the caller has the instructions.
         unsafe { matrix::quantised::<Self, F, 1, 1>(job, group, token) }
-    }
-
-    unsafe fn tile<F: Format>(job: &Job<'_>, group: usize, token: usize) {
-        // SAFETY: arithmetic on values; the caller has the instructions.
-        unsafe { Self::one::<F>(job, group, token) }
     }
 
     unsafe fn few<F: Format>(job: &Job<'_>, group: usize, token: usize) {

@@ -17,13 +17,12 @@ pub(crate) const ROWS: usize = 16;
 pub(crate) struct Block {
     /// The elements in units of `scale`, at most 127 in magnitude, in fours as the dot product instructions take them.
     pub(crate) quants: [[i8; 4]; 8],
-    /// The negated sum of all quants, and of each half of them.
-    pub(crate) sum: i32,
-    pub(crate) half_sums: [i32; 2],
     pub(crate) scale: f32,
+    /// The sum of all quants and that of each half of them, times −128: what is left to add where unsigned bytes took
+    /// the place of signed ones.
+    pub(crate) sums: [i32; 3],
     /// `scale` times the negated sums.
-    pub(crate) shift: f32,
-    pub(crate) half_shifts: [f32; 2],
+    pub(crate) shifts: [f32; 3],
 }
 
 impl zeroize::DefaultIsZeroes for Block {}
@@ -40,6 +39,8 @@ pub(super) trait Simd: Copy + 'static {
     const TILE_GROUPS: usize;
     const FEW: usize;
     const MANY: usize;
+    /// Whether unpacking brings quants to the top of their byte, so that what is subtracted of them is always 128.
+    const RAISES: bool;
 
     unsafe fn splat(value: f32) -> Self::F;
     unsafe fn load(at: *const f32) -> Self::F;
@@ -65,8 +66,8 @@ pub(super) trait Simd: Copy + 'static {
     /// The sum of all lanes, and the largest of them, halving the vector each time.
     unsafe fn sum(a: Self::F) -> f32;
     unsafe fn largest(a: Self::F) -> f32;
-    /// The nearest integers, ties to even, of values of at most 127 in magnitude.
-    unsafe fn quants(vector: Self::F) -> [i8; 16];
+    /// The nearest integers, ties to even, of values of at most 127 in magnitude, and their sum.
+    unsafe fn quants(vector: Self::F) -> ([i8; 16], i32);
 
     unsafe fn bytes(at: *const u8) -> Self::B;
     unsafe fn store_bytes(bytes: Self::B, at: *mut u8);
@@ -75,26 +76,23 @@ pub(super) trait Simd: Copy + 'static {
     /// Shifts in lanes of 16 bits; whoever calls masks what came over from the neighbour.
     unsafe fn right(a: Self::B, bits: u32) -> Self::B;
     unsafe fn left(a: Self::B, bits: u32) -> Self::B;
-    /// Of each row's 32 bits, the four from `4 · k` on, as bytes of 0 or 16.
-    unsafe fn fifth_bits(bits: Self::B, k: usize) -> Self::B;
 
     /// Fetches memory ahead. Any address will do.
     unsafe fn prefetch(at: *const u8);
 
-    /// The inner products of sixteen rows with each of `T` blocks over the fours from `first` to `last` of one block,
-    /// less the format's offset times the sum of the quants, which is `sums`, negated.
-    unsafe fn dots<F: Format, const I: usize, const T: usize>(
-        tile: *const u8,
+    /// The inner products of `G` times sixteen rows with each of `T` blocks over the fours from `first` to `last` of
+    /// one block, less the format's offset times the sum of the quants, which is the block's of this number.
+    unsafe fn dots<F: Format, const I: usize, const G: usize, const T: usize>(
+        tiles: [*const u8; G],
         outer: usize,
         fours: (usize, usize),
         blocks: [*const Block; T],
-        sums: [i32; T],
-    ) -> [Self::F; T];
+        sum: usize,
+    ) -> [[Self::F; T]; G];
 
     /// [`super::matrix::quantised`], compiled for these instructions: one group and token, `TILE_GROUPS` groups and
-    /// one token, as many groups and `FEW` tokens, and the same with `MANY`.
+    /// `FEW` tokens, and as many groups and `MANY` tokens.
     unsafe fn one<F: Format>(job: &Job<'_>, group: usize, token: usize);
-    unsafe fn tile<F: Format>(job: &Job<'_>, group: usize, token: usize);
     unsafe fn few<F: Format>(job: &Job<'_>, group: usize, token: usize);
     unsafe fn many<F: Format>(job: &Job<'_>, group: usize, token: usize);
     /// [`super::matrix::floats`], compiled for these instructions: one group and token, `TILE_GROUPS` groups and one

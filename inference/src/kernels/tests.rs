@@ -290,8 +290,9 @@ fn quantised_vectors_are_within_half_a_step_and_the_same_between_twins() {
             assert!(error.abs() <= f64::from(block.scale) * 0.5001 + 1e-30, "{quant} {value}");
         }
         let sum = |quants: &[i8]| -quants.iter().map(|quant| i32::from(*quant)).sum::<i32>();
-        assert_eq!(block.half_sums, [sum(&quants[..16]), sum(&quants[16..])]);
-        assert_eq!((block.sum, block.shift), (sum(quants), sum(quants) as f32 * block.scale));
+        let sums = [sum(quants), sum(&quants[..16]), sum(&quants[16..])];
+        assert_eq!(block.sums, sums.map(|sum| 128 * sum));
+        assert_eq!(block.shifts, sums.map(|sum| sum as f32 * block.scale));
     }
 }
 
