@@ -38,7 +38,7 @@ pub use config::{Architecture, Config, RopeScaling, Temperature, Yarn};
 pub use error::{LimitsError, LoadError};
 pub use kernels::Isa;
 #[cfg(all(feature = "cli", target_arch = "x86_64"))]
-pub use kernels::probe::int8_operations_per_second;
+pub use kernels::probe::{int8_operations_per_second, read_bytes_per_second};
 #[cfg(feature = "cli")]
 pub use kernels::threads::Threads;
 pub use logits::{LogitsError, logits, logits_by_row};

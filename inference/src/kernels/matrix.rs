@@ -248,20 +248,19 @@ pub(super) unsafe fn quantised<S: Simd, F: Format, const G: usize, const T: usiz
         }
         let mut tiles = array!(G, job.tiles, g => job.tiles.add(groups[g] * job.group_bytes));
         let mut blocks = array!(T, job.blocks, t => job.blocks.add(tokens[t] * job.block_stride));
+        let next = G * job.group_bytes;
+        let ahead = if next <= FARTHEST { next } else { AHEAD };
+        // A tile's lines are fetched block by block, as only so many can be under way.
+        let lines = if F::STREAMED { F::BYTES.div_ceil(64 * F::OUTER * F::INNER) } else { 0 };
         for _ in 0..job.tiles_in_group {
-            if F::STREAMED {
-                let next = G * job.group_bytes;
-                let ahead = if next <= FARTHEST { next } else { AHEAD };
-                for g in 0..G {
-                    for line in 0..F::BYTES.div_ceil(64) {
-                        S::prefetch(tiles[g].wrapping_add(ahead + line * 64));
-                    }
-                }
-            }
             for outer in 0..F::OUTER {
                 macro_rules! inner {
                     ($($index:literal)*) => {$(
                         if $index < F::INNER {
+                            for line in 0..G * lines {
+                                let (g, line) = (line / lines, (outer * F::INNER + $index) * lines + line % lines);
+                                S::prefetch(tiles[g].wrapping_add(ahead + line * 64));
+                            }
                             sums = block::<S, F, $index, G, T>(tiles, outer, blocks, sums);
                             for t in 0..T {
                                 blocks[t] = blocks[t].add(1);
