@@ -53,6 +53,8 @@ struct Measured {
     test: String,
     tokens: usize,
     seconds: Vec<f64>,
+    /// Tokens per second of the prompt before, at best.
+    prompt_rate: Option<f64>,
     /// Tokens per second at the limit of the machine.
     roof: Option<f64>,
 }
@@ -125,10 +127,16 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         let suffix = if depth > 0 { format!("@{depth}") } else { String::new() };
         let test = format!("tg{}{suffix}", arguments.generate);
         let mut scheduler = bench.scheduler(depth + arguments.generate + 2)?;
+        let mut prompt_seconds = f64::INFINITY;
         all.push(bench.measure(test, arguments.generate * arguments.parallel, roof, |bench| {
             // The first token comes with the prompt and is not counted.
-            Ok(bench.generate(&mut scheduler, depth + 1, arguments.generate as u32 + 1)?.1)
+            let (first, rest) = bench.generate(&mut scheduler, depth + 1, arguments.generate as u32 + 1)?;
+            prompt_seconds = prompt_seconds.min(first.as_secs_f64());
+            Ok(rest)
         })?);
+        if let Some(measured) = all.last_mut().filter(|_| depth > 0) {
+            measured.prompt_rate = Some(((depth + 1) * arguments.parallel) as f64 / prompt_seconds);
+        }
     }
     progress.finish_and_clear();
     let memory = load::peak_memory();
@@ -161,6 +169,7 @@ fn print(arguments: &Arguments, mut header: serde_json::Value, all: &[Measured])
                 "tokens": measured.tokens,
                 "seconds": measured.seconds,
                 "tokens_per_second": measured.rate(),
+                "prompt_tokens_per_second": measured.prompt_rate,
                 "roof_tokens_per_second": measured.roof,
             })
         });
@@ -231,7 +240,7 @@ impl<'a> Bench<'a> {
         for _ in 0..self.arguments.repetitions {
             seconds.push(once(self)?.as_secs_f64());
         }
-        Ok(Measured { test, tokens, seconds, roof })
+        Ok(Measured { test, tokens, seconds, prompt_rate: None, roof })
     }
 
     /// Prompts of random tokens in all sessions; how long until all have their first token, and from then to the end.

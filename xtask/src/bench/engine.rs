@@ -1,12 +1,13 @@
 //! The engine beside llama.cpp and candle, and beside the limits of the machine.
 //!
 //! All engines run the same files, one after the other and several times round, so that what else the machine does
-//! meets all of them alike. What is reported is the median of the rounds.
+//! meets all of them alike. Each takes the better of two repetitions, and what is reported is the median of the rounds.
 
-use super::{Figures, Subject};
+use super::{Figure, Figures, Subject};
 use crate::build;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
+use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -14,8 +15,8 @@ use std::process::Command;
 pub const SUBJECT: Subject =
     Subject { name: "engine", about: "tokens per second beside llama.cpp, candle and the machine", run };
 
-/// Times that all engines take their turn.
-const ROUNDS: usize = 3;
+/// In each round.
+const REPETITIONS: &str = "2";
 const PROMPT: usize = 512;
 const GENERATE: usize = 64;
 const SHAPES: [&str; 3] = ["smollm2-135m", "qwen2.5-0.5b", "llama-3.2-1b"];
@@ -28,24 +29,40 @@ fn run(figures: &mut Figures<'_>) -> Result<()> {
     let target = build::target()?;
     build_tool()?;
     let engines = engines(figures.llama_cpp(), &candle(&target)?)?;
-    let shapes = if figures.quick() { &SHAPES[..1] } else { &SHAPES[..] };
+    let quick = figures.options().quick;
+    let shapes = if quick { &SHAPES[..1] } else { &SHAPES[..] };
     let folder = target.join("bench/engine");
     std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     for shape in shapes {
         for kind in TYPES {
-            let model = synthetic(&folder, shape, kind)?;
+            let name = format!("{shape} {kind}");
             for threads in THREADS {
-                compare(figures, &engines, &model, &format!("{shape} {kind}"), threads)?;
+                let name = format!("{name}, {threads} threads");
+                if wanted(figures, &name) {
+                    compare(figures, &engines, &synthetic(&folder, shape, kind)?, &name, threads)?;
+                }
             }
-            load_and_memory(figures, &model, &format!("{shape} {kind}"))?;
+            if wanted(figures, &format!("{name}, load")) {
+                load_and_memory(figures, &synthetic(&folder, shape, kind)?, &name)?;
+            }
         }
     }
     // The smallest model has room for 8192 tokens.
-    let (shape, contexts) = match figures.quick() {
+    let (shape, contexts) = match quick {
         true => (SHAPES[0], &CONTEXTS[..4]),
         false => (SHAPES[1], &CONTEXTS[..]),
     };
-    growth(figures, &synthetic(&folder, shape, TYPES[0])?, &format!("{shape} {}", TYPES[0]), contexts)
+    let name = format!("{shape} {}", TYPES[0]);
+    if wanted(figures, &format!("{name}, growth")) {
+        growth(figures, &synthetic(&folder, shape, TYPES[0])?, &name, contexts)?;
+    }
+    Ok(())
+}
+
+/// Whether all words of one of the texts that `--only` gave are in a name; without any, every name is wanted.
+fn wanted(figures: &Figures<'_>, name: &str) -> bool {
+    let only = &figures.options().only;
+    only.is_empty() || only.iter().any(|words| words.split_whitespace().all(|word| name.contains(word)))
 }
 
 /// Builds `cloister-engine`.
@@ -154,15 +171,25 @@ impl Engine {
         let (prompt, generate, threads) = (PROMPT.to_string(), GENERATE.to_string(), threads.to_string());
         match self.kind {
             Kind::Cloister(isa) => {
-                command.args(["bench", "--json", "--repetitions", "1", "--isa", isa, "--threads", &threads]);
-                command.args(["--prompt", &prompt, "--generate", &generate, "--model"]).arg(model);
+                command.args(["bench", "--json", "--no-warmup", "--repetitions", REPETITIONS, "--isa", isa]);
+                command.args([
+                    "--threads",
+                    &threads,
+                    "--prompt",
+                    &prompt,
+                    "--generate",
+                    &generate,
+                    "--model",
+                ]);
+                command.arg(model);
             }
             Kind::LlamaCpp => {
-                command.args(["-o", "json", "-r", "1", "-t", &threads, "-p", &prompt, "-n", &generate, "-m"]);
+                command.args(["-o", "json", "--no-warmup", "-r", REPETITIONS, "-t", &threads]);
+                command.args(["-p", &prompt, "-n", &generate, "-m"]);
                 command.arg(model);
             }
             Kind::Candle => {
-                command.arg(model).args([&prompt, &generate, "1"]).env("RAYON_NUM_THREADS", &threads);
+                command.arg(model).args([&prompt, &generate, REPETITIONS]).env("RAYON_NUM_THREADS", &threads);
             }
         }
         command
@@ -176,14 +203,18 @@ impl Engine {
             Kind::Cloister(_) => {
                 let test = |index: usize| -> Result<(f64, Option<f64>)> {
                     let test = &value["tests"][index];
-                    let rate = number(&test["tokens_per_second"])?;
+                    let times = test["seconds"].as_array().into_iter().flatten().filter_map(Value::as_f64);
+                    let rate = number(&test["tokens"])? / times.fold(f64::INFINITY, f64::min);
                     Ok((rate, test["roof_tokens_per_second"].as_f64().map(|roof| rate / roof)))
                 };
                 let ((prefill, peak), (decode, roof)) = (test(0)?, test(1)?);
                 Sample { prefill, decode, shares: peak.zip(roof) }
             }
             Kind::LlamaCpp => {
-                let rate = |index: usize| number(&value[index]["avg_ts"]);
+                let rate = |index: usize| {
+                    let rates = value[index]["samples_ts"].as_array().into_iter().flatten();
+                    number(&rates.filter_map(Value::as_f64).fold(f64::NAN, f64::max).into())
+                };
                 Sample { prefill: rate(0)?, decode: rate(1)?, shares: None }
             }
             Kind::Candle => {
@@ -216,7 +247,7 @@ fn compare(
     threads: usize,
 ) -> Result<()> {
     let mut rounds = Vec::new();
-    for _ in 0..ROUNDS {
+    for _ in 0..figures.options().rounds.max(1) {
         let samples: Result<Vec<Sample>> =
             engines.iter().map(|engine| engine.measure(model, threads)).collect();
         rounds.push(samples?);
@@ -227,7 +258,7 @@ fn compare(
         [(format!("pp{PROMPT}"), |sample| sample.prefill), (format!("tg{GENERATE}"), |sample| sample.decode)];
     for (test, rate) in tests {
         for (index, engine) in engines.iter().enumerate() {
-            let name = format!("{name}, {threads} threads, {test}, {}", engine.name);
+            let name = format!("{name}, {test}, {}", engine.name);
             let command = format!("{:?}", engine.command(model, threads));
             figures.add(&name, median(rounds.iter().map(|round| rate(&round[index]))), "tokens/s", &command);
             let Kind::Cloister(_) = engine.kind else { continue };
@@ -251,7 +282,7 @@ fn compare(
 fn load_and_memory(figures: &mut Figures<'_>, model: &Path, name: &str) -> Result<()> {
     let mut samples = Vec::new();
     let mut shown = String::new();
-    for _ in 0..ROUNDS {
+    for _ in 0..figures.options().rounds.max(1) {
         let start = std::time::Instant::now();
         std::fs::read(model)?;
         let read = start.elapsed().as_secs_f64();
@@ -283,24 +314,31 @@ fn load_and_memory(figures: &mut Figures<'_>, model: &Path, name: &str) -> Resul
 /// Tokens per second against context and sessions.
 fn growth(figures: &mut Figures<'_>, model: &Path, name: &str, contexts: &[&str]) -> Result<()> {
     let ours = build::program("cloister-engine")?;
-    let mut rate = |what: String, arguments: &[&str]| -> Result<f64> {
+    let bench = |arguments: &[&str]| -> Result<(Value, String)> {
         let mut command = Command::new(&ours);
         command.args(["bench", "--json", "--no-roof", "--threads", "2", "--repetitions", "1", "--no-warmup"]);
-        command.args(arguments).arg("--model").arg(model);
-        let value = json(&mut command)?;
-        let rate = value["tests"][0]["tokens_per_second"].as_f64().context("the bench printed no figures")?;
-        figures.add(format!("{name}, 2 threads, {what}"), rate, "tokens/s", format!("{command:?}"));
-        Ok(rate)
+        command.args(["--prompt", "0"]).args(arguments).arg("--model").arg(model);
+        Ok((json(&mut command)?["tests"][0].clone(), format!("{command:?}")))
     };
     for tokens in contexts {
-        rate(format!("prefill of {tokens} tokens"), &["--prompt", tokens, "--generate", "0"])?;
-        let decode = ["--prompt", "0", "--generate", "16", "--depth", tokens];
-        rate(format!("decode after {tokens} tokens"), &decode)?;
+        let (test, command) = bench(&["--generate", "16", "--depth", tokens])?;
+        for (what, key) in [("prefill of", "prompt_tokens_per_second"), ("decode after", "tokens_per_second")]
+        {
+            let rate = test[key].as_f64().context("the bench printed no figures")?;
+            figures.add(format!("{name}, 2 threads, {what} {tokens} tokens"), rate, "tokens/s", &command);
+        }
     }
     let mut rates = Vec::new();
     for sessions in SESSIONS {
-        let decode = ["--prompt", "0", "--generate", "32", "--parallel", sessions];
-        rates.push((sessions, rate(format!("decode, {sessions} sessions together"), &decode)?));
+        let (test, command) = bench(&["--generate", "32", "--parallel", sessions])?;
+        let rate = test["tokens_per_second"].as_f64().context("the bench printed no figures")?;
+        figures.add(
+            format!("{name}, 2 threads, decode, {sessions} sessions together"),
+            rate,
+            "tokens/s",
+            command,
+        );
+        rates.push((sessions, rate));
     }
     let of =
         |wanted| rates.iter().find(|(sessions, _)| *sessions == wanted).map_or(f64::NAN, |(_, rate)| *rate);
@@ -308,4 +346,84 @@ fn growth(figures: &mut Figures<'_>, model: &Path, name: &str, contexts: &[&str]
         "cloister-engine bench --threads 2 --prompt 0 --generate 32 with --parallel 8 and with --parallel 1";
     figures.add(format!("{name}, 2 threads, 8 sessions / 1 session"), of("8") / of("1"), "1", command);
     Ok(())
+}
+
+/// The comparison as the table of docs/BENCHMARKS.md: a row for each model, type and test, with one thread and two.
+pub fn table(figures: &[Figure]) -> String {
+    let value = |name: &str| figures.iter().find(|figure| figure.name == name).map(|figure| figure.value);
+    // Names are "MODEL TYPE, N threads, TEST, ENGINE" and, for ratios, "... / PEER".
+    let mut engines: Vec<&str> = Vec::new();
+    let mut models: Vec<&str> = Vec::new();
+    for figure in figures.iter().filter(|figure| figure.unit == "tokens/s") {
+        let parts: Vec<&str> = figure.name.split(", ").collect();
+        if let [model, _, "pp512" | "tg64", engine] = parts[..] {
+            engines.extend((!engines.contains(&engine)).then_some(engine));
+            models.extend((!models.contains(&model)).then_some(model));
+        }
+    }
+    if models.is_empty() {
+        return String::new();
+    }
+    let mut columns: Vec<String> = engines.iter().map(ToString::to_string).collect();
+    let ours = || engines.iter().filter(|engine| engine.starts_with("cloister"));
+    columns.extend(ours().map(|engine| format!("{engine} / roof")));
+    columns.extend(ours().map(|engine| format!("{engine} / best peer")));
+    let mut text = format!(
+        "\n| model, type | test | {} |\n|---|---|{}\n",
+        columns.join(" | "),
+        "---|".repeat(columns.len())
+    );
+    for model in models {
+        for (test, roof) in [("pp512", "int8 peak"), ("tg64", "streaming read")] {
+            let _ = write!(text, "| {model} | {test} |");
+            for column in &columns {
+                let of = |threads: usize| {
+                    let name = |engine: &str| format!("{model}, {threads} threads, {test}, {engine}");
+                    let Some((engine, to)) = column.split_once(" / ") else {
+                        return value(&name(column)).map(super::report::number);
+                    };
+                    if to == "roof" {
+                        return Some(format!(
+                            "{:.0} %",
+                            value(&name(&format!("{engine} / {roof}")))? * 100.0
+                        ));
+                    }
+                    let peers = engines.iter().filter(|engine| !engine.starts_with("cloister"));
+                    let ratios = peers.filter_map(|peer| value(&name(&format!("{engine} / {peer}"))));
+                    ratios.reduce(f64::min).map(|ratio| format!("{ratio:.1}"))
+                };
+                let [one, two] = THREADS.map(|threads| of(threads).unwrap_or_else(|| "-".into()));
+                let _ = write!(text, " {one} / {two} |");
+            }
+            text.push('\n');
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_has_a_row_for_each_test_and_the_least_ratio() {
+        let figure = |name: &str, unit: &str, value| Figure {
+            subject: "engine".into(),
+            name: name.into(),
+            value,
+            unit: unit.into(),
+            command: String::new(),
+        };
+        let text = table(&[
+            figure("m q, 1 threads, pp512, cloister avx2", "tokens/s", 60.0),
+            figure("m q, 1 threads, pp512, cloister avx2 / a", "1", 3.0),
+            figure("m q, 1 threads, pp512, cloister avx2 / b", "1", 2.0),
+            figure("m q, 1 threads, pp512, cloister avx2 / int8 peak", "1", 0.5),
+            figure("m q, 1 threads, pp512, a", "tokens/s", 20.0),
+            figure("m q, 1 threads, pp512, b", "tokens/s", 30.0),
+        ]);
+        let row = "| m q | pp512 | 60 / - | 20 / - | 30 / - | 50 % / - | 2.0 / - |";
+        assert!(text.lines().any(|line| line == row), "{text}");
+        assert_eq!(table(&[]), "");
+    }
 }

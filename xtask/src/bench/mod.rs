@@ -15,20 +15,20 @@ mod tokens;
 
 use crate::{build, setup};
 use anyhow::{Context, Result, bail};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
 /// One measured number.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Figure {
     /// The subject that measured it.
-    pub subject: &'static str,
+    pub subject: String,
     /// What was measured, with its conditions; unique within the subject.
     pub name: String,
     /// The number.
     pub value: f64,
     /// Its unit, `1` for a ratio.
-    pub unit: &'static str,
+    pub unit: String,
     /// The command that gives this figure again.
     pub command: String,
 }
@@ -46,9 +46,9 @@ impl Figures<'_> {
         &self.options.llama_cpp
     }
 
-    /// Whether the smallest model is enough.
-    pub fn quick(&self) -> bool {
-        self.options.quick
+    /// What is wanted of a subject that takes long.
+    pub fn options(&self) -> &Options {
+        self.options
     }
 
     /// Adds a figure, and says it at once: a whole run takes a while.
@@ -59,9 +59,9 @@ impl Figures<'_> {
         unit: &'static str,
         command: impl Into<String>,
     ) {
-        let figure =
-            Figure { subject: self.subject, name: name.into(), value, unit, command: command.into() };
-        eprintln!("bench: {}: {} {}", figure.name, report::number(value), unit);
+        let (subject, unit) = (self.subject.into(), unit.into());
+        let figure = Figure { subject, name: name.into(), value, unit, command: command.into() };
+        eprintln!("bench: {}: {} {}", figure.name, report::number(value), figure.unit);
         self.all.push(figure);
     }
 }
@@ -90,7 +90,7 @@ pub const SUBJECTS: &[Subject] = &[
 /// What to measure, and how to show it.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  cargo bench-all\n  cargo bench-all image --json\n  cargo bench-all engine --quick --llama-cpp ~/llama.cpp/build"
+    after_help = "Examples:\n  cargo bench-all\n  cargo bench-all image --json\n  cargo bench-all engine --quick --llama-cpp ~/llama.cpp/build\n  cargo bench-all engine --add --only qwen2.5-0.5b --rounds 2\n  cargo bench-all --show"
 )]
 pub struct Options {
     /// Subjects to measure; without any, all of them.
@@ -101,6 +101,18 @@ pub struct Options {
     /// Measure engine and decoding with their smallest model only.
     #[arg(long)]
     pub quick: bool,
+    /// Measure only what has one of these words in its name, such as a model, a type, "1 thread" or "load".
+    #[arg(long, value_name = "WORDS")]
+    pub only: Vec<String>,
+    /// Times that all engines take their turn.
+    #[arg(long, default_value_t = 3)]
+    pub rounds: usize,
+    /// Keep the figures of earlier runs that this one does not measure again.
+    #[arg(long)]
+    pub add: bool,
+    /// Measure nothing, and show the figures of earlier runs.
+    #[arg(long)]
+    pub show: bool,
     /// List the subjects and measure nothing.
     #[arg(long)]
     pub list: bool,
@@ -119,6 +131,15 @@ pub fn run(options: &Options) -> Result<()> {
         return Ok(());
     }
     let chosen = choose(&options.subjects)?;
+    let out = match &options.out {
+        Some(path) => path.clone(),
+        None => build::target()?.join("bench.json"),
+    };
+    let mut earlier = if options.add || options.show { report::read(&out)? } else { Vec::new() };
+    if options.show {
+        print!("{}{}", report::table(&earlier), engine::table(&earlier));
+        return Ok(());
+    }
     setup::for_ci()?;
     build::programs()?;
     let mut figures = Figures { subject: "", all: Vec::new(), options };
@@ -126,13 +147,13 @@ pub fn run(options: &Options) -> Result<()> {
         figures.subject = subject.name;
         (subject.run)(&mut figures).with_context(|| format!("the subject {} failed", subject.name))?;
     }
-    let json = report::json(&figures.all)?;
-    let out = match &options.out {
-        Some(path) => path.clone(),
-        None => build::target()?.join("bench.json"),
-    };
+    let again =
+        |old: &Figure| figures.all.iter().any(|new| (&new.subject, &new.name) == (&old.subject, &old.name));
+    earlier.retain(|figure| !again(figure));
+    earlier.append(&mut figures.all);
+    let json = report::json(&earlier)?;
     std::fs::write(&out, &json).with_context(|| format!("cannot write {}", out.display()))?;
-    print!("{}", if options.json { json } else { report::table(&figures.all) });
+    print!("{}", if options.json { json } else { report::table(&earlier) + &engine::table(&earlier) });
     eprintln!("bench: written to {}", out.display());
     Ok(())
 }

@@ -3,8 +3,9 @@
 use super::Figure;
 use crate::build;
 use anyhow::{Context, Result};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::fmt::Write;
+use std::path::Path;
 use std::process::Command;
 
 #[derive(Serialize)]
@@ -36,6 +37,21 @@ pub fn json(figures: &[Figure]) -> Result<String> {
     Ok(serde_json::to_string_pretty(&results)? + "\n")
 }
 
+/// The figures of an earlier run; none where there is no such file.
+pub fn read(path: &Path) -> Result<Vec<Figure>> {
+    #[derive(Deserialize)]
+    struct Earlier {
+        figures: Vec<Figure>,
+    }
+    if !path.exists() {
+        return Ok(Vec::new());
+    }
+    let text = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let Earlier { figures } =
+        serde_json::from_slice(&text).with_context(|| format!("{} is not of a run", path.display()))?;
+    Ok(figures)
+}
+
 /// The results as a table, a command below the figures that it gives.
 pub fn table(figures: &[Figure]) -> String {
     let width = figures.iter().map(|figure| figure.name.chars().count()).max().unwrap_or(0);
@@ -43,7 +59,7 @@ pub fn table(figures: &[Figure]) -> String {
     let mut subject = "";
     for (index, figure) in figures.iter().enumerate() {
         if figure.subject != subject {
-            subject = figure.subject;
+            subject = &figure.subject;
             let _ = writeln!(text, "\n{subject}");
         }
         let _ = writeln!(text, "  {:<width$}  {:>15} {}", figure.name, number(figure.value), figure.unit);
@@ -84,10 +100,10 @@ mod tests {
     #[test]
     fn a_command_stands_once_below_its_figures() {
         let figure = |name: &str, command: &str| Figure {
-            subject: "s",
+            subject: "s".into(),
             name: name.into(),
             value: 1.0,
-            unit: "bytes",
+            unit: "bytes".into(),
             command: command.into(),
         };
         let text = table(&[figure("a", "x"), figure("b", "x"), figure("c", "y")]);
