@@ -7,6 +7,7 @@ use crate::kernels::attention::{self, Queries};
 use crate::kernels::bands::{Band, Bands, Shares};
 use crate::kernels::elementwise::Task;
 use crate::kernels::matrix::{Inputs, PANEL_BYTES};
+use crate::kernels::pack::Packed;
 use crate::kernels::simd::{BLOCK, Block};
 use crate::memory::{Buffer, reserve};
 use crate::model::{Layer, Matrix, Model};
@@ -25,6 +26,8 @@ const PARTS: usize = 4;
 const ATTENTION_TOKENS: usize = 16;
 /// From so many tokens on, the work on single tokens is divided among workers too.
 const MANY_TOKENS: usize = 8;
+/// Bytes of the next matrix that a worker fetches while it waits for the others.
+const FETCHED: usize = 1 << 15;
 /// Elements of a hidden state that a worker holds before they are quantised.
 const STRIP: usize = 1 << 14;
 
@@ -144,7 +147,8 @@ impl<'m> Forward<'m> {
         });
         for (index, layer) in model.layers.iter().enumerate() {
             scratch.attend(&pass, index, layer, rope, cache);
-            scratch.feed_forward(&pass, layer);
+            let next = model.layers.get(index + 1).map_or(model.output(), |next| &next.query);
+            scratch.feed_forward(&pass, layer, next);
         }
 
         // The last product is the largest, so only the tokens whose logits are wanted take part in it.
@@ -159,7 +163,8 @@ impl<'m> Forward<'m> {
         let pass = Pass { batch: &batch[..wanted], ..pass };
         let output = model.output();
         let inputs = pass.normalise(state, &model.output_norm, normed, blocks, !is_float(output));
-        pass.multiply(&mut [(output, logits)], inputs, panels);
+        let first = model.layers.first().map_or(output, |layer| &layer.query);
+        pass.multiply(&mut [(output, logits)], inputs, panels, first);
         logits
     }
 
@@ -246,7 +251,7 @@ impl Scratch {
         let inputs = pass.normalise(state, &layer.attention_norm, normed, &mut self.blocks, quantise);
         let matrices =
             &mut [(&layer.query, &mut *query), (&layer.key, &mut *key), (&layer.value, &mut *value)];
-        pass.multiply(matrices, inputs, &mut self.panels);
+        pass.multiply(matrices, inputs, &mut self.panels, &layer.attention_output);
 
         let queries = pass.by_tokens(query, query_length);
         let keys = pass.by_tokens(key, key_value_length);
@@ -317,12 +322,12 @@ impl Scratch {
             }
         });
         let inputs = Inputs { width: query_length, values: query, blocks };
-        pass.multiply(&mut [(&layer.attention_output, &mut *product)], inputs, &mut self.panels);
+        pass.multiply(&mut [(&layer.attention_output, &mut *product)], inputs, &mut self.panels, &layer.gate);
         pass.add(state, product);
     }
 
-    /// The feed-forward half of a layer.
-    fn feed_forward<W: Workers>(&mut self, pass: &Pass<'_, W>, layer: &Layer) {
+    /// The feed-forward half of a layer; then comes the next matrix.
+    fn feed_forward<W: Workers>(&mut self, pass: &Pass<'_, W>, layer: &Layer, next: &Matrix) {
         let config = pass.model.config();
         let (width, hidden) = (config.embedding_length, config.feed_forward_length);
         let count = pass.batch.len();
@@ -332,7 +337,7 @@ impl Scratch {
 
         let quantise = !(is_float(&layer.gate) && is_float(&layer.up));
         let inputs = pass.normalise(state, &layer.feed_forward_norm, normed, &mut self.blocks, quantise);
-        let next = if is_float(&layer.down) {
+        let hidden_state = if is_float(&layer.down) {
             let values = &mut self.hidden[..count * hidden];
             let out = Bands::new(values, hidden, pass.parts(), ROW_GRANULE);
             pass.gate(
@@ -365,7 +370,7 @@ impl Scratch {
             );
             Inputs { width: hidden, values: &[], blocks }
         };
-        pass.multiply(&mut [(&layer.down, &mut *product)], next, &mut self.panels);
+        pass.multiply(&mut [(&layer.down, &mut *product)], hidden_state, &mut self.panels, next);
         pass.add(state, product);
     }
 }
@@ -381,6 +386,11 @@ struct Pass<'a, W> {
 impl<W: Workers> Pass<'_, W> {
     fn worker_count(&self) -> usize {
         self.workers.count().clamp(1, MAX_WORKERS)
+    }
+
+    /// Whether workers wait for memory, and for one another.
+    fn fetches(&self) -> bool {
+        self.batch.len() < MANY_TOKENS && self.worker_count() > 1
     }
 
     /// How many parts the rows of a matrix are divided into.
@@ -468,36 +478,41 @@ impl<W: Workers> Pass<'_, W> {
         });
     }
 
-    /// Multiplies matrices with one set of vectors.
-    fn multiply(&self, products: &mut [(&Matrix, &mut [f32])], inputs: Inputs<'_>, panels: &mut [u8]) {
+    /// Multiplies matrices with one set of vectors, before the next matrix is multiplied with others.
+    fn multiply(
+        &self,
+        products: &mut [(&Matrix, &mut [f32])],
+        inputs: Inputs<'_>,
+        panels: &mut [u8],
+        next: &Matrix,
+    ) {
         /// The most matrices that take the same vectors.
         const MOST: usize = 3;
         let mut divided: [Option<(&Matrix, Bands<'_, f32>)>; MOST] = [const { None }; MOST];
         for (place, (matrix, out)) in divided.iter_mut().zip(products) {
             *place = Some((matrix, Bands::new(out, matrix.height, self.parts(), ROW_GRANULE)));
         }
-        let next = AtomicUsize::new(0);
         let len = panels.len();
         let panels = Bands::new(panels, len, self.worker_count(), PANEL_BYTES);
+        let (of, fetches) = (self.worker_count(), self.fetches());
         self.workers.run(&|worker| {
             let Some(mut panel) = panels.take(worker) else { return };
-            loop {
-                let mut part = next.fetch_add(1, Ordering::Relaxed);
-                let taken = divided.iter().flatten().find_map(|(matrix, bands)| {
-                    let parts = bands.parts();
-                    if part < parts {
-                        return bands.take(part).map(|band| (matrix, band));
-                    }
-                    part -= parts;
-                    None
-                });
-                let Some((matrix, mut band)) = taken else { break };
-                (self.kernels.multiply)(self.model.packed(matrix), inputs, &mut band, panel.row(0));
-                if let Some(bias) = matrix.bias.get(band.columns()) {
-                    for row in 0..band.height() {
-                        (self.kernels.elementwise)(Task::Add { to: band.row(row), x: bias });
+            let share = Share { worker, of };
+            for own in [true, false] {
+                for (matrix, bands) in divided.iter().flatten() {
+                    for part in share.turns(bands.parts(), own) {
+                        let Some(mut band) = bands.take(part) else { continue };
+                        (self.kernels.multiply)(self.model.packed(matrix), inputs, &mut band, panel.row(0));
+                        if let Some(bias) = matrix.bias.get(band.columns()) {
+                            for row in 0..band.height() {
+                                (self.kernels.elementwise)(Task::Add { to: band.row(row), x: bias });
+                            }
+                        }
                     }
                 }
+            }
+            if fetches {
+                (self.kernels.elementwise)(Task::Fetch(share.begin(self.model.packed(next))));
             }
         });
     }
@@ -517,17 +532,19 @@ impl<W: Workers> Pass<'_, W> {
         finish: impl Fn(&mut [T], &[f32]) + Sync,
     ) {
         let count = self.batch.len();
-        let next = AtomicUsize::new(0);
         let (panels_len, floats_len) = (panels.len(), floats.len());
         let panels = Bands::new(panels, panels_len, self.worker_count(), PANEL_BYTES);
         let floats = Bands::new(floats, floats_len, self.worker_count(), floats_each);
         let most = (STRIP / count / ROW_GRANULE).max(1) * ROW_GRANULE;
+        let (of, fetches) = (self.worker_count(), self.fetches());
         self.workers.run(&|worker| {
             let (Some(mut panel), Some(mut floats)) = (panels.take(worker), floats.take(worker)) else {
                 return;
             };
             let (gates, ups) = floats.row(0).split_at_mut(floats_each / 2);
-            while let Some(mut band) = out.take(next.fetch_add(1, Ordering::Relaxed)) {
+            let share = Share { worker, of };
+            for part in share.turns(out.parts(), true).chain(share.turns(out.parts(), false)) {
+                let Some(mut band) = out.take(part) else { continue };
                 let (start, end) = (band.columns().start * each, band.columns().end * each);
                 for first in (start..end).step_by(most) {
                     let rows = most.min(end - first);
@@ -552,6 +569,33 @@ impl<W: Workers> Pass<'_, W> {
                     }
                 }
             }
+            if fetches {
+                (self.kernels.elementwise)(Task::Fetch(share.begin(self.model.packed(&layer.down))));
+            }
         });
+    }
+}
+
+/// One of so many workers.
+#[derive(Clone, Copy)]
+struct Share {
+    worker: usize,
+    of: usize,
+}
+
+impl Share {
+    /// Its own parts, which lie together so that memory is read on and on; or those of the others, of which what is
+    /// left is taken from the end.
+    fn turns(self, parts: usize, own: bool) -> impl Iterator<Item = usize> {
+        let range = self.worker * parts / self.of..(self.worker + 1) * parts / self.of;
+        let order = move |part| if own { part } else { parts - 1 - part };
+        (0..parts).map(order).filter(move |part| range.contains(part) == own)
+    }
+
+    /// The start of its own rows of what is multiplied next, to be fetched while it waits for the others.
+    fn begin(self, matrix: Packed<'_>) -> &'_ [u8] {
+        let first = self.worker * matrix.height / self.of / ROW_GRANULE * ROW_GRANULE;
+        let tiles = matrix.rows(first, matrix.height).tiles;
+        &tiles[..tiles.len().min(FETCHED)]
     }
 }

@@ -12,6 +12,8 @@ pub(crate) enum Task<'a> {
     Swiglu { gates: &'a mut [f32], ups: &'a [f32] },
     /// Adds one vector to another.
     Add { to: &'a mut [f32], x: &'a [f32] },
+    /// Brings memory nearer that is read soon.
+    Fetch(&'a [u8]),
 }
 
 #[inline(always)]
@@ -44,6 +46,7 @@ pub(super) unsafe fn run<S: Simd>(task: Task<'_>) {
                     store::<S>(S::mul(S::div(gate, sigmoid), load::<S>(ups, part)), gates, part);
                 }
             }
+            Task::Fetch(bytes) => bytes.chunks(64).for_each(|line| S::prefetch(line.as_ptr())),
             Task::Add { to, x } => {
                 for part in parts(to.len().min(x.len())) {
                     store::<S>(S::add(load::<S>(to, part), load::<S>(x, part)), to, part);
