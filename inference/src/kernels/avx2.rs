@@ -1,6 +1,6 @@
 //! The vectors of processors with AVX2, FMA and F16C: every processor that has SEV-SNP. A vector is two halves.
 use super::format::Format;
-use super::simd::{Block, Simd, array};
+use super::simd::{Block, Simd, array, operation};
 use core::arch::x86_64::*;
 
 /// AVX2 with FMA and F16C.
@@ -99,18 +99,8 @@ impl Simd for Avx2 {
     type F = [__m256; 2];
     type B = [__m256i; 2];
 
-    #[inline(always)]
-    unsafe fn splat(value: f32) -> [__m256; 2] {
-        // SAFETY: arithmetic on values; the caller has the instructions.
-        unsafe { [_mm256_set1_ps(value); 2] }
-    }
-
-    #[inline(always)]
-    unsafe fn load(at: *const f32) -> [__m256; 2] {
-        // SAFETY: the caller vouches for the pointer and for the instructions; no alignment is needed.
-        unsafe { [_mm256_loadu_ps(at), _mm256_loadu_ps(at.add(8))] }
-    }
-
+    operation! { splat(value: f32) -> [__m256; 2] { [_mm256_set1_ps(value); 2] } }
+    operation! { load(at: *const f32) -> [__m256; 2] { [_mm256_loadu_ps(at), _mm256_loadu_ps(at.add(8))] } }
     #[inline(always)]
     unsafe fn store(vector: [__m256; 2], at: *mut f32) {
         // SAFETY: the caller vouches for the pointer and for the instructions; no alignment is needed.
@@ -161,48 +151,13 @@ impl Simd for Avx2 {
         }
     }
 
-    #[inline(always)]
-    unsafe fn add(a: [__m256; 2], b: [__m256; 2]) -> [__m256; 2] {
-        // SAFETY: arithmetic on values; the caller has the instructions.
-        unsafe { [_mm256_add_ps(a[0], b[0]), _mm256_add_ps(a[1], b[1])] }
-    }
-
-    #[inline(always)]
-    unsafe fn sub(a: [__m256; 2], b: [__m256; 2]) -> [__m256; 2] {
-        // SAFETY: arithmetic on values; the caller has the instructions.
-        unsafe { [_mm256_sub_ps(a[0], b[0]), _mm256_sub_ps(a[1], b[1])] }
-    }
-
-    #[inline(always)]
-    unsafe fn mul(a: [__m256; 2], b: [__m256; 2]) -> [__m256; 2] {
-        // SAFETY: arithmetic on values; the caller has the instructions.
-        unsafe { [_mm256_mul_ps(a[0], b[0]), _mm256_mul_ps(a[1], b[1])] }
-    }
-
-    #[inline(always)]
-    unsafe fn div(a: [__m256; 2], b: [__m256; 2]) -> [__m256; 2] {
-        // SAFETY: arithmetic on values; the caller has the instructions.
-        unsafe { [_mm256_div_ps(a[0], b[0]), _mm256_div_ps(a[1], b[1])] }
-    }
-
-    #[inline(always)]
-    unsafe fn fma(a: [__m256; 2], b: [__m256; 2], c: [__m256; 2]) -> [__m256; 2] {
-        // SAFETY: arithmetic on values; the caller has the instructions.
-        unsafe { [_mm256_fmadd_ps(a[0], b[0], c[0]), _mm256_fmadd_ps(a[1], b[1], c[1])] }
-    }
-
-    #[inline(always)]
-    unsafe fn max(a: [__m256; 2], b: [__m256; 2]) -> [__m256; 2] {
-        // SAFETY: arithmetic on values; the caller has the instructions.
-        unsafe { [_mm256_max_ps(a[0], b[0]), _mm256_max_ps(a[1], b[1])] }
-    }
-
-    #[inline(always)]
-    unsafe fn min(a: [__m256; 2], b: [__m256; 2]) -> [__m256; 2] {
-        // SAFETY: arithmetic on values; the caller has the instructions.
-        unsafe { [_mm256_min_ps(a[0], b[0]), _mm256_min_ps(a[1], b[1])] }
-    }
-
+    operation! { add(a: [__m256; 2], b: [__m256; 2]) -> [__m256; 2] { [_mm256_add_ps(a[0], b[0]), _mm256_add_ps(a[1], b[1])] } }
+    operation! { sub(a: [__m256; 2], b: [__m256; 2]) -> [__m256; 2] { [_mm256_sub_ps(a[0], b[0]), _mm256_sub_ps(a[1], b[1])] } }
+    operation! { mul(a: [__m256; 2], b: [__m256; 2]) -> [__m256; 2] { [_mm256_mul_ps(a[0], b[0]), _mm256_mul_ps(a[1], b[1])] } }
+    operation! { div(a: [__m256; 2], b: [__m256; 2]) -> [__m256; 2] { [_mm256_div_ps(a[0], b[0]), _mm256_div_ps(a[1], b[1])] } }
+    operation! { fma(a: [__m256; 2], b: [__m256; 2], c: [__m256; 2]) -> [__m256; 2] { [_mm256_fmadd_ps(a[0], b[0], c[0]), _mm256_fmadd_ps(a[1], b[1], c[1])] } }
+    operation! { max(a: [__m256; 2], b: [__m256; 2]) -> [__m256; 2] { [_mm256_max_ps(a[0], b[0]), _mm256_max_ps(a[1], b[1])] } }
+    operation! { min(a: [__m256; 2], b: [__m256; 2]) -> [__m256; 2] { [_mm256_min_ps(a[0], b[0]), _mm256_min_ps(a[1], b[1])] } }
     #[inline(always)]
     unsafe fn abs(a: [__m256; 2]) -> [__m256; 2] {
         // SAFETY: arithmetic on values; the caller has the instructions.
@@ -223,18 +178,8 @@ impl Simd for Avx2 {
         }
     }
 
-    #[inline(always)]
-    unsafe fn sum(a: [__m256; 2]) -> f32 {
-        // SAFETY: arithmetic on values; the caller has the instructions.
-        unsafe { sum_of_eight(_mm256_add_ps(a[0], a[1])) }
-    }
-
-    #[inline(always)]
-    unsafe fn largest(a: [__m256; 2]) -> f32 {
-        // SAFETY: arithmetic on values; the caller has the instructions.
-        unsafe { largest_of_eight(_mm256_max_ps(a[0], a[1])) }
-    }
-
+    operation! { sum(a: [__m256; 2]) -> f32 { sum_of_eight(_mm256_add_ps(a[0], a[1])) } }
+    operation! { largest(a: [__m256; 2]) -> f32 { largest_of_eight(_mm256_max_ps(a[0], a[1])) } }
     #[inline(always)]
     unsafe fn quants(vector: [__m256; 2]) -> ([i8; 16], i32) {
         let mut quants = [0; 16];
@@ -249,12 +194,7 @@ impl Simd for Avx2 {
         }
     }
 
-    #[inline(always)]
-    unsafe fn bytes(at: *const u8) -> [__m256i; 2] {
-        // SAFETY: the caller vouches for the pointer and for the instructions; no alignment is needed.
-        unsafe { [_mm256_loadu_si256(at.cast()), _mm256_loadu_si256(at.add(32).cast())] }
-    }
-
+    operation! { bytes(at: *const u8) -> [__m256i; 2] { [_mm256_loadu_si256(at.cast()), _mm256_loadu_si256(at.add(32).cast())] } }
     #[inline(always)]
     unsafe fn store_bytes(bytes: [__m256i; 2], at: *mut u8) {
         // SAFETY: the caller vouches for the pointer and for the instructions; no alignment is needed.
@@ -273,12 +213,7 @@ impl Simd for Avx2 {
         }
     }
 
-    #[inline(always)]
-    unsafe fn or(a: [__m256i; 2], b: [__m256i; 2]) -> [__m256i; 2] {
-        // SAFETY: arithmetic on values; the caller has the instructions.
-        unsafe { [_mm256_or_si256(a[0], b[0]), _mm256_or_si256(a[1], b[1])] }
-    }
-
+    operation! { or(a: [__m256i; 2], b: [__m256i; 2]) -> [__m256i; 2] { [_mm256_or_si256(a[0], b[0]), _mm256_or_si256(a[1], b[1])] } }
     #[inline(always)]
     unsafe fn right(a: [__m256i; 2], bits: u32) -> [__m256i; 2] {
         // SAFETY: arithmetic on values; the caller has the instructions.
@@ -297,12 +232,7 @@ impl Simd for Avx2 {
         }
     }
 
-    #[inline(always)]
-    unsafe fn prefetch(at: *const u8) {
-        // SAFETY: the caller vouches for the pointer and for the instructions; no alignment is needed.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
-    }
-
+    operation! { prefetch(at: *const u8) { _mm_prefetch::<_MM_HINT_T0>(at.cast()) } }
     #[inline(always)]
     unsafe fn dots<F: Format, const I: usize, const G: usize, const T: usize>(
         tiles: [*const u8; G],

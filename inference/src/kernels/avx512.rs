@@ -1,7 +1,7 @@
 //! The vectors of processors with AVX-512 (F, BW, DQ, VL) and VNNI: Genoa and later.
 use super::avx2::{largest_of_eight, sum_of_bytes, sum_of_eight};
 use super::format::Format;
-use super::simd::{Block, Simd, array};
+use super::simd::{Block, Simd, array, operation};
 use core::arch::x86_64::*;
 
 /// AVX-512 with VNNI.
@@ -14,30 +14,10 @@ impl Simd for Avx512 {
     type F = __m512;
     type B = __m512i;
 
-    #[inline(always)]
-    unsafe fn splat(value: f32) -> __m512 {
-        // SAFETY: arithmetic on values; the caller has the instructions.
-        unsafe { _mm512_set1_ps(value) }
-    }
-
-    #[inline(always)]
-    unsafe fn load(at: *const f32) -> __m512 {
-        // SAFETY: the caller vouches for the pointer and for the instructions; no alignment is needed.
-        unsafe { _mm512_loadu_ps(at) }
-    }
-
-    #[inline(always)]
-    unsafe fn store(vector: __m512, at: *mut f32) {
-        // SAFETY: the caller vouches for the pointer and for the instructions; no alignment is needed.
-        unsafe { _mm512_storeu_ps(at, vector) }
-    }
-
-    #[inline(always)]
-    unsafe fn from_f16(at: *const u8) -> __m512 {
-        // SAFETY: the caller vouches for the pointer and for the instructions; no alignment is needed.
-        unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(at.cast())) }
-    }
-
+    operation! { splat(value: f32) -> __m512 { _mm512_set1_ps(value) } }
+    operation! { load(at: *const f32) -> __m512 { _mm512_loadu_ps(at) } }
+    operation! { store(vector: __m512, at: *mut f32) { _mm512_storeu_ps(at, vector) } }
+    operation! { from_f16(at: *const u8) -> __m512 { _mm512_cvtph_ps(_mm256_loadu_si256(at.cast())) } }
     #[inline(always)]
     unsafe fn from_bf16(at: *const u8) -> __m512 {
         // SAFETY: the caller vouches for the pointer and for the instructions; no alignment is needed.
@@ -47,66 +27,16 @@ impl Simd for Avx512 {
         }
     }
 
-    #[inline(always)]
-    unsafe fn from_u8(values: [u8; 16]) -> __m512 {
-        // SAFETY: arithmetic on values; the caller has the instructions.
-        unsafe { _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(values.as_ptr().cast()))) }
-    }
-
-    #[inline(always)]
-    unsafe fn from_i8(at: *const u8) -> __m512 {
-        // SAFETY: the caller vouches for the pointer and for the instructions; no alignment is needed.
-        unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(at.cast()))) }
-    }
-
-    #[inline(always)]
-    unsafe fn add(a: __m512, b: __m512) -> __m512 {
-        // SAFETY: arithmetic on values; the caller has the instructions.
-        unsafe { _mm512_add_ps(a, b) }
-    }
-
-    #[inline(always)]
-    unsafe fn sub(a: __m512, b: __m512) -> __m512 {
-        // SAFETY: arithmetic on values; the caller has the instructions.
-        unsafe { _mm512_sub_ps(a, b) }
-    }
-
-    #[inline(always)]
-    unsafe fn mul(a: __m512, b: __m512) -> __m512 {
-        // SAFETY: arithmetic on values; the caller has the instructions.
-        unsafe { _mm512_mul_ps(a, b) }
-    }
-
-    #[inline(always)]
-    unsafe fn div(a: __m512, b: __m512) -> __m512 {
-        // SAFETY: arithmetic on values; the caller has the instructions.
-        unsafe { _mm512_div_ps(a, b) }
-    }
-
-    #[inline(always)]
-    unsafe fn fma(a: __m512, b: __m512, c: __m512) -> __m512 {
-        // SAFETY: arithmetic on values; the caller has the instructions.
-        unsafe { _mm512_fmadd_ps(a, b, c) }
-    }
-
-    #[inline(always)]
-    unsafe fn max(a: __m512, b: __m512) -> __m512 {
-        // SAFETY: arithmetic on values; the caller has the instructions.
-        unsafe { _mm512_max_ps(a, b) }
-    }
-
-    #[inline(always)]
-    unsafe fn min(a: __m512, b: __m512) -> __m512 {
-        // SAFETY: arithmetic on values; the caller has the instructions.
-        unsafe { _mm512_min_ps(a, b) }
-    }
-
-    #[inline(always)]
-    unsafe fn abs(a: __m512) -> __m512 {
-        // SAFETY: arithmetic on values; the caller has the instructions.
-        unsafe { _mm512_abs_ps(a) }
-    }
-
+    operation! { from_u8(values: [u8; 16]) -> __m512 { _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(values.as_ptr().cast()))) } }
+    operation! { from_i8(at: *const u8) -> __m512 { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(at.cast()))) } }
+    operation! { add(a: __m512, b: __m512) -> __m512 { _mm512_add_ps(a, b) } }
+    operation! { sub(a: __m512, b: __m512) -> __m512 { _mm512_sub_ps(a, b) } }
+    operation! { mul(a: __m512, b: __m512) -> __m512 { _mm512_mul_ps(a, b) } }
+    operation! { div(a: __m512, b: __m512) -> __m512 { _mm512_div_ps(a, b) } }
+    operation! { fma(a: __m512, b: __m512, c: __m512) -> __m512 { _mm512_fmadd_ps(a, b, c) } }
+    operation! { max(a: __m512, b: __m512) -> __m512 { _mm512_max_ps(a, b) } }
+    operation! { min(a: __m512, b: __m512) -> __m512 { _mm512_min_ps(a, b) } }
+    operation! { abs(a: __m512) -> __m512 { _mm512_abs_ps(a) } }
     #[inline(always)]
     unsafe fn add_exponent(value: __m512, shifted: __m512) -> __m512 {
         // SAFETY: arithmetic on values; the caller has the instructions.
@@ -116,18 +46,8 @@ impl Simd for Avx512 {
         }
     }
 
-    #[inline(always)]
-    unsafe fn sum(a: __m512) -> f32 {
-        // SAFETY: arithmetic on values; the caller has the instructions.
-        unsafe { sum_of_eight(_mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps::<1>(a))) }
-    }
-
-    #[inline(always)]
-    unsafe fn largest(a: __m512) -> f32 {
-        // SAFETY: arithmetic on values; the caller has the instructions.
-        unsafe { largest_of_eight(_mm256_max_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps::<1>(a))) }
-    }
-
+    operation! { sum(a: __m512) -> f32 { sum_of_eight(_mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps::<1>(a))) } }
+    operation! { largest(a: __m512) -> f32 { largest_of_eight(_mm256_max_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps::<1>(a))) } }
     #[inline(always)]
     unsafe fn quants(vector: __m512) -> ([i8; 16], i32) {
         let mut quants = [0; 16];
@@ -139,48 +59,13 @@ impl Simd for Avx512 {
         }
     }
 
-    #[inline(always)]
-    unsafe fn bytes(at: *const u8) -> __m512i {
-        // SAFETY: the caller vouches for the pointer and for the instructions; no alignment is needed.
-        unsafe { _mm512_loadu_si512(at.cast()) }
-    }
-
-    #[inline(always)]
-    unsafe fn store_bytes(bytes: __m512i, at: *mut u8) {
-        // SAFETY: the caller vouches for the pointer and for the instructions; no alignment is needed.
-        unsafe { _mm512_storeu_si512(at.cast(), bytes) }
-    }
-
-    #[inline(always)]
-    unsafe fn and(a: __m512i, mask: u8) -> __m512i {
-        // SAFETY: arithmetic on values; the caller has the instructions.
-        unsafe { _mm512_and_si512(a, _mm512_set1_epi8(mask as i8)) }
-    }
-
-    #[inline(always)]
-    unsafe fn or(a: __m512i, b: __m512i) -> __m512i {
-        // SAFETY: arithmetic on values; the caller has the instructions.
-        unsafe { _mm512_or_si512(a, b) }
-    }
-
-    #[inline(always)]
-    unsafe fn right(a: __m512i, bits: u32) -> __m512i {
-        // SAFETY: arithmetic on values; the caller has the instructions.
-        unsafe { _mm512_srl_epi16(a, _mm_cvtsi32_si128(bits as i32)) }
-    }
-
-    #[inline(always)]
-    unsafe fn left(a: __m512i, bits: u32) -> __m512i {
-        // SAFETY: arithmetic on values; the caller has the instructions.
-        unsafe { _mm512_sll_epi16(a, _mm_cvtsi32_si128(bits as i32)) }
-    }
-
-    #[inline(always)]
-    unsafe fn prefetch(at: *const u8) {
-        // SAFETY: the caller vouches for the pointer and for the instructions; no alignment is needed.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
-    }
-
+    operation! { bytes(at: *const u8) -> __m512i { _mm512_loadu_si512(at.cast()) } }
+    operation! { store_bytes(bytes: __m512i, at: *mut u8) { _mm512_storeu_si512(at.cast(), bytes) } }
+    operation! { and(a: __m512i, mask: u8) -> __m512i { _mm512_and_si512(a, _mm512_set1_epi8(mask as i8)) } }
+    operation! { or(a: __m512i, b: __m512i) -> __m512i { _mm512_or_si512(a, b) } }
+    operation! { right(a: __m512i, bits: u32) -> __m512i { _mm512_srl_epi16(a, _mm_cvtsi32_si128(bits as i32)) } }
+    operation! { left(a: __m512i, bits: u32) -> __m512i { _mm512_sll_epi16(a, _mm_cvtsi32_si128(bits as i32)) } }
+    operation! { prefetch(at: *const u8) { _mm_prefetch::<_MM_HINT_T0>(at.cast()) } }
     #[inline(always)]
     unsafe fn dots<F: Format, const I: usize, const G: usize, const T: usize>(
         tiles: [*const u8; G],

@@ -120,3 +120,18 @@ macro_rules! array {
     }};
 }
 pub(super) use array;
+
+/// A function of [`Simd`] that is one expression.
+#[cfg(target_arch = "x86_64")]
+macro_rules! operation {
+    ($name:ident($($argument:ident: $kind:ty),*) $(-> $result:ty)? { $value:expr }) => {
+        #[inline(always)]
+        unsafe fn $name($($argument: $kind),*) $(-> $result)? {
+            // SAFETY: the caller vouches for the pointer, if there is one, which needs no alignment, and for the
+            // instructions.
+            unsafe { $value }
+        }
+    };
+}
+#[cfg(target_arch = "x86_64")]
+pub(super) use operation;
