@@ -27,12 +27,18 @@ pub(super) trait Format: 'static {
 
     /// The quants of columns `4 k` to `4 k + 3` of a block.
     unsafe fn quants<S: Simd, const I: usize>(tile: *const u8, outer: usize, k: usize) -> S::B;
-    /// The scales of a block's halves.
-    unsafe fn scales<S: Simd, const I: usize>(tile: *const u8, outer: usize) -> [S::F; 2];
-    /// The minima of a block's halves.
-    unsafe fn mins<S: Simd, const I: usize>(_tile: *const u8, _outer: usize) -> [S::F; 2] {
-        // SAFETY: the caller's.
-        unsafe { [S::splat(0.0); 2] }
+    /// The scales of a block's halves: one for the whole block in types that say nothing else.
+    #[inline(always)]
+    unsafe fn scales<S: Simd, const I: usize>(tile: *const u8, _: usize) -> [S::F; 2] {
+        // SAFETY: every tile begins with a half for each row.
+        unsafe { [S::from_f16(tile); 2] }
+    }
+    /// The minima of a block's halves, if there are any; one for the whole block, which the file adds, in types that say
+    /// nothing else.
+    #[inline(always)]
+    unsafe fn mins<S: Simd, const I: usize>(tile: *const u8, _: usize) -> [S::F; 2] {
+        // SAFETY: another half for each row follows, and every tile is longer than two.
+        unsafe { [S::sub(S::splat(0.0), S::from_f16(tile.add(HALF))); 2] }
     }
 }
 
@@ -50,13 +56,6 @@ pub(super) struct Q3K;
 pub(super) struct Q4K;
 pub(super) struct Q5K;
 pub(super) struct Q6K;
-
-/// One scale for the whole block.
-#[inline(always)]
-unsafe fn one_scale<S: Simd>(tile: *const u8) -> [S::F; 2] {
-    // SAFETY: the caller's.
-    unsafe { [S::from_f16(tile); 2] }
-}
 
 /// The nibbles of a block of 32, the second half's in the high ones.
 #[inline(always)]
@@ -88,12 +87,6 @@ impl Format for Q8_0 {
         // SAFETY: scales and then eight fours.
         unsafe { S::bytes(tile.add(HALF + k * FOUR)) }
     }
-
-    #[inline(always)]
-    unsafe fn scales<S: Simd, const I: usize>(tile: *const u8, _: usize) -> [S::F; 2] {
-        // SAFETY: scales come first.
-        unsafe { one_scale::<S>(tile) }
-    }
 }
 
 impl Format for Q4_0 {
@@ -106,19 +99,6 @@ impl Format for Q4_0 {
         // SAFETY: scales and then four fours.
         unsafe { nibbles::<S>(tile.add(HALF), k) }
     }
-
-    #[inline(always)]
-    unsafe fn scales<S: Simd, const I: usize>(tile: *const u8, _: usize) -> [S::F; 2] {
-        // SAFETY: scales come first.
-        unsafe { one_scale::<S>(tile) }
-    }
-}
-
-/// The negated halves of a field, for a minimum that is added.
-#[inline(always)]
-unsafe fn negated<S: Simd>(at: *const u8) -> [S::F; 2] {
-    // SAFETY: the caller's.
-    unsafe { [S::sub(S::splat(0.0), S::from_f16(at)); 2] }
 }
 
 impl Format for Q4_1 {
@@ -130,18 +110,6 @@ impl Format for Q4_1 {
     unsafe fn quants<S: Simd, const I: usize>(tile: *const u8, _: usize, k: usize) -> S::B {
         // SAFETY: scales, minima, and then four fours.
         unsafe { nibbles::<S>(tile.add(2 * HALF), k) }
-    }
-
-    #[inline(always)]
-    unsafe fn scales<S: Simd, const I: usize>(tile: *const u8, _: usize) -> [S::F; 2] {
-        // SAFETY: scales come first.
-        unsafe { one_scale::<S>(tile) }
-    }
-
-    #[inline(always)]
-    unsafe fn mins<S: Simd, const I: usize>(tile: *const u8, _: usize) -> [S::F; 2] {
-        // SAFETY: minima come second.
-        unsafe { negated::<S>(tile.add(HALF)) }
     }
 }
 
@@ -155,12 +123,6 @@ impl Format for Q5_0 {
         // SAFETY: scales, one four of fifth bits, and then four fours.
         unsafe { S::or(nibbles::<S>(tile.add(HALF + FOUR), k), fifth_bits::<S>(tile.add(HALF), k)) }
     }
-
-    #[inline(always)]
-    unsafe fn scales<S: Simd, const I: usize>(tile: *const u8, _: usize) -> [S::F; 2] {
-        // SAFETY: scales come first.
-        unsafe { one_scale::<S>(tile) }
-    }
 }
 
 impl Format for Q5_1 {
@@ -172,18 +134,6 @@ impl Format for Q5_1 {
     unsafe fn quants<S: Simd, const I: usize>(tile: *const u8, _: usize, k: usize) -> S::B {
         // SAFETY: scales, minima, one four of fifth bits, and then four fours.
         unsafe { S::or(nibbles::<S>(tile.add(2 * HALF + FOUR), k), fifth_bits::<S>(tile.add(2 * HALF), k)) }
-    }
-
-    #[inline(always)]
-    unsafe fn scales<S: Simd, const I: usize>(tile: *const u8, _: usize) -> [S::F; 2] {
-        // SAFETY: scales come first.
-        unsafe { one_scale::<S>(tile) }
-    }
-
-    #[inline(always)]
-    unsafe fn mins<S: Simd, const I: usize>(tile: *const u8, _: usize) -> [S::F; 2] {
-        // SAFETY: minima come second.
-        unsafe { negated::<S>(tile.add(HALF)) }
     }
 }
 

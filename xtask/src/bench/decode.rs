@@ -30,7 +30,7 @@ const LARGE_ROUNDS: usize = 1;
 fn run(figures: &mut Figures<'_>) -> Result<()> {
     let folder = build::target()?.join("bench/decode");
     compare(figures, &folder.join("default"), "default model", &build::weights(), &[], ROUNDS)?;
-    if figures.quick() {
+    if figures.options().quick {
         return Ok(());
     }
     engine::build_tool()?;
