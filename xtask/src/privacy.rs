@@ -119,7 +119,7 @@ pub type Tap<'t> = &'t dyn Fn(&str) -> Result<String>;
 
 impl Privacy {
     /// Makes keys and accounts in a new folder, logs the keys, and starts the three services in front of the guest at `guest`.
-    /// `before_relay` and `before_gateway` may put something between.
+    /// `before_gateway` may put something between relay and gateway.
     pub fn start(folder: &Path, log: &Log, guest: &str, before_gateway: Tap<'_>) -> Result<Self> {
         if folder.exists() {
             fs::remove_dir_all(folder).with_context(|| format!("cannot remove {}", folder.display()))?;
