@@ -139,9 +139,7 @@ impl Connection {
         }
         if established {
             self.had_session = true;
-            if self.exporter.is_none() {
-                self.exporter = self.stream.export(EXPORTER_LABEL);
-            }
+            self.exporter = self.exporter.take().or_else(|| self.stream.export(EXPORTER_LABEL));
         }
         // A client has the idle time for its next request from its first byte on, not from its last.
         if established || idle && !self.received.is_empty() {
@@ -260,13 +258,10 @@ impl Connection {
     /// Answers the nonce; from here on the connection may ask for tasks.
     pub(crate) fn give_evidence(&mut self, evidence: &[u8]) {
         self.exchange = Exchange::None;
-        if self.evidence_first && !self.attested {
-            self.attested = true;
-            let length = u32::try_from(evidence.len()).unwrap_or(u32::MAX);
-            self.reply.push(&length.to_be_bytes());
+        if !core::mem::replace(&mut self.attested, true) && self.evidence_first {
+            self.reply.push(&u32::try_from(evidence.len()).unwrap_or(u32::MAX).to_be_bytes());
             return self.reply.push(evidence);
         }
-        self.attested = true;
         let reply = Reply { out: &mut self.reply, keep_alive: self.keep_alive, head_only: false };
         reply.whole(Status::Ok, "application/cmw+cbor", evidence);
         self.answered();
