@@ -358,8 +358,7 @@ impl<'m, P: Platform, W: Workers> Service<'m, P, W> {
         // A step that would last beyond the next tick, if it takes as long as the one before, waits for that tick: a late record
         // would show the step. The first after a tick never waits, so the engine gets on at any pace.
         let left = self.pace_ms() - self.clock.now() % self.pace_ms();
-        let waits = self.stepped.0 == self.tick && self.stepped.1 >= left && !UNSHAPED;
-        if self.scheduler.is_idle() || waits {
+        if self.scheduler.is_idle() || self.stepped.0 == self.tick && self.stepped.1 >= left && !UNSHAPED {
             return false;
         }
         let (mut outputs, before) = (core::mem::take(&mut self.outputs), self.platform.now_ms());
