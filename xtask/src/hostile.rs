@@ -18,7 +18,12 @@ const FLOOD: usize = 64;
 /// How often a client tries before it gives up, with a pause after each time: a host may cut its connection, and a flood
 /// takes a while to ebb, whatever the guest does.
 const TRIES: usize = 15;
+/// The same where no answer is promised.
+const FEW_TRIES: usize = 2;
 const PAUSE: Duration = Duration::from_secs(1);
+/// How long each try waits, in seconds: an answer takes a few, and a guest whose time-outs a host plays with may have
+/// forgotten a client without a word.
+const TRY_SECONDS: &str = "60";
 
 /// What a host does to a guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +49,9 @@ pub enum Outcome {
     Refused(String),
     /// The canary was found in the guest's memory after the session, or never during it.
     Leaked(String),
-    /// Anything else: no answer within the patience of the client, a panic of a program, QEMU gone.
+    /// The guest was there to the end, and no client got an answer; the last one's words.
+    Withheld(String),
+    /// Anything else: a panic of a program, QEMU gone.
     Other(String),
 }
 
@@ -55,6 +62,8 @@ pub enum Promise {
     Ends(Termination),
     /// It serves as if nothing were wrong.
     Serves,
+    /// It goes on and gives nothing away, but time-outs may cut its clients off: the host needs no lie for that.
+    Stays,
     /// The processor stops it before anything gets out; the text is part of the reason.
     Stops(&'static str),
     /// Its evidence shows the lie, and the client refuses it with a message that has this text in it.
@@ -107,12 +116,12 @@ impl Promise {
             | L::Slow
             | L::SecondRead
             | L::TimeStops
-            | L::TimeJumps
             | L::TimeBackwards
             | L::ExtraDevices
             | L::NeverWoken
             | L::Scribble
             | L::Search => Self::Serves,
+            L::TimeJumps => Self::Stays,
         }
     }
 
@@ -120,7 +129,7 @@ impl Promise {
     pub fn is_kept(self, outcome: &Outcome) -> bool {
         match (self, outcome) {
             (Self::Ends(promised), Outcome::Ended(reason)) => promised == *reason,
-            (Self::Serves, Outcome::Served) => true,
+            (Self::Serves | Self::Stays, Outcome::Served) | (Self::Stays, Outcome::Withheld(_)) => true,
             (Self::Stops(text), Outcome::Stopped(why)) => why.contains(text),
             (Self::IsRefused(text), Outcome::Refused(why)) => why.contains(text),
             _ => false,
@@ -154,11 +163,12 @@ impl Site<'_> {
             return ended(&mut guest);
         }
         let flood = if attack == Attack::Flood { flood(&guest.server()) } else { Vec::new() };
-        let served = self.ask(&guest.server())?;
+        let tries = if Promise::under(attack) == Promise::Stays { FEW_TRIES } else { TRIES };
+        let served = self.ask(&guest.server(), tries)?;
         drop(flood);
         if attack == Attack::Lie(Lie::Search) && served.is_none() {
             // One more connection, at whose opening the model searches.
-            self.ask(&guest.server())?;
+            self.ask(&guest.server(), tries)?;
             return canary(&mut guest);
         }
         // A guest that is gone took its client along; a blow falls when it listens, so it falls in no time.
@@ -167,18 +177,18 @@ impl Site<'_> {
             (true, _) => ended(&mut guest),
             (false, None) => Ok(Outcome::Served),
             (false, Some((EVIDENCE, why))) => Ok(Outcome::Refused(why)),
-            (false, Some((_, why))) => Ok(Outcome::Other(why)),
+            (false, Some((_, why))) => Ok(Outcome::Withheld(why)),
         }
     }
 
     /// Asks for a summary; `None` if there was one, else the client's exit code and last words.
-    fn ask(&self, server: &str) -> Result<Option<(i32, String)>> {
+    fn ask(&self, server: &str, tries: usize) -> Result<Option<(i32, String)>> {
         let policy = policy(self.image, Some(&development_root(self.state)))?;
         let chat = self.chat()?;
         let mut last = (0, String::new());
-        for _ in 0..TRIES {
+        for _ in 0..tries {
             let output = Command::new(&self.client)
-                .args(["summarize", "--last", "3", "--server", server, "--policy"])
+                .args(["summarize", "--last", "3", "--timeout", TRY_SECONDS, "--server", server, "--policy"])
                 .arg(&policy)
                 .arg(&chat)
                 .output()

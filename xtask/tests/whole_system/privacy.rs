@@ -84,7 +84,7 @@ fn c5_the_relay_sees_no_text_and_the_gateway_no_address() {
         );
     }
     // The relay was reached from the client's address, and nothing of it got further, in any form.
-    assert!(client_to_relay.holds(b"message/ohttp-chunked-req"), "the capture is not of what it should be");
+    assert!(relay_to_gateway.holds(b"message/ohttp-chunked-req"), "the capture is not of what it should be");
     let address = CLIENT.octets();
     let mapped = CLIENT.to_ipv6_mapped().to_string();
     for capture in [&relay_to_gateway, &gateway_to_guest] {
