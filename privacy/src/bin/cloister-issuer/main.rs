@@ -1,4 +1,5 @@
 //! `cloister-issuer`: gives accounts anonymous tokens.
+#![forbid(unsafe_code)]
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
