@@ -14,10 +14,11 @@ use privacy::token::structure::Token;
 use privacy::transport::{Mode, TransportError, Way};
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// Takes the token of zeros, and no other.
@@ -82,76 +83,70 @@ async fn a_summary_comes_through_relay_and_gateway_in_both_modes() {
     }
 }
 
-/// Stands in front of guests and notes who spoke in which order; from the `swap`th turn of the client on, it speaks with the second
-/// guest.
-async fn between(first: SocketAddr, second: SocketAddr, swap: usize) -> (SocketAddr, Arc<Mutex<Vec<char>>>) {
+/// Stands in front of guests, and lets a client speak as often as is allowed: a turn is all that a client says before the guest speaks
+/// again. What it says beyond that waits. From the `swap`th turn on, it speaks with the second guest.
+async fn between(first: SocketAddr, second: SocketAddr, swap: usize) -> (SocketAddr, watch::Sender<usize>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let at = listener.local_addr().expect("an address");
-    let turns: Arc<Mutex<Vec<char>>> = Arc::default();
-    let noted = turns.clone();
+    let (allow, allowed) = watch::channel(1);
     tokio::spawn(async move {
         while let Ok((mut client, _)) = listener.accept().await {
-            let noted = noted.clone();
+            let mut allowed = allowed.clone();
             tokio::spawn(async move {
                 let mut guest = TcpStream::connect(first).await.expect("a guest");
                 let (mut up, mut down) = (vec![0; 65536], vec![0; 65536]);
-                let mut turn = 0;
+                let (mut turn, mut guest_spoke) = (0, true);
                 loop {
-                    let note = |who| {
-                        let mut turns = noted.lock().expect("no test failed");
-                        let new = turns.last() != Some(&who);
-                        if new {
-                            turns.push(who);
-                        }
-                        new
-                    };
+                    let next = turn + usize::from(guest_spoke);
+                    let may_speak = next <= *allowed.borrow_and_update();
                     tokio::select! {
-                        read = client.read(&mut up) => {
+                        read = client.read(&mut up), if may_speak => {
                             let Ok(length @ 1..) = read else { return };
-                            turn += usize::from(note('c'));
-                            if turn == swap {
+                            if guest_spoke && next == swap {
                                 guest = TcpStream::connect(second).await.expect("a guest");
                             }
+                            (turn, guest_spoke) = (next, false);
                             if guest.write_all(&up[..length]).await.is_err() { return }
                         }
                         read = guest.read(&mut down) => {
                             let Ok(length @ 1..) = read else { return };
-                            note('g');
+                            guest_spoke = true;
                             if client.write_all(&down[..length]).await.is_err() { return }
                         }
+                        more = allowed.changed() => if more.is_err() { return },
                     }
                 }
             });
         }
     });
-    (at, turns)
+    (at, allow)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_answer_begins_after_two_round_trips() {
     let guest = honest();
-    let (at, turns) = between(guest.address, guest.address, usize::MAX).await;
+    let (at, allow) = between(guest.address, guest.address, usize::MAX).await;
     let way = way_to(at, Mode::Duplex).await;
-    let mut session = through(&way, &token(0)).await.expect("an attested session");
-    let before = turns.lock().unwrap().clone();
-    assert_eq!(before.iter().collect::<String>().trim_end_matches('c'), "cg", "hello; flight and evidence");
-    let mut at_first_text = None;
+    let mut session = through(&way, &token(0)).await.expect("evidence for a hello");
+    allow.send_replace(2);
+    let mut begun = false;
     task::summarize(&mut session, &request(), |_| {
-        at_first_text.get_or_insert_with(|| turns.lock().unwrap().clone());
+        begun = true;
+        allow.send_replace(usize::MAX);
     })
     .await
     .expect("a summary");
-    let turns: String = at_first_text.expect("text").iter().collect();
-    assert_eq!(turns, "cgcg", "hello, flight with evidence, finished with request, answer");
+    assert!(begun);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn c7_a_gateway_that_swaps_guests_in_mid_session_gets_nothing() {
     let (first, second) = (honest(), honest());
     // Before the client's second turn, in which the request is.
-    let (at, _) = between(first.address, second.address, 2).await;
+    let (at, allow) = between(first.address, second.address, 2).await;
     let way = way_to(at, Mode::Duplex).await;
     let mut session = through(&way, &token(0)).await.expect("the first guest is what it should be");
+    allow.send_replace(usize::MAX);
     let broken = error(task::summarize(&mut session, &request(), |text| panic!("{text}")).await);
     assert!(matches!(broken, SessionError::Broken | SessionError::Way(_)), "{broken:?}");
     assert!(!broken.to_string().contains(CANARY));
