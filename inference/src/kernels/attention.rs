@@ -115,9 +115,14 @@ pub(super) unsafe fn attend<S: Simd>(job: &Job<'_>) {
     let mut row = 0;
     // SAFETY: the caller's; rows are below the job's.
     unsafe {
-        while row + QUERIES <= job.rows {
+        // Fewer registers hold fewer scores.
+        while row + QUERIES <= job.rows && S::TILE_GROUPS == 2 {
             tile::<S, QUERIES>(job, row);
             row += QUERIES;
+        }
+        while row + 4 <= job.rows {
+            tile::<S, 4>(job, row);
+            row += 4;
         }
         while row + 2 <= job.rows {
             tile::<S, 2>(job, row);

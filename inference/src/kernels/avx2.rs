@@ -53,9 +53,13 @@ unsafe fn pair<F: Format, const I: usize, const T: usize, const HALF: usize, con
         let mut start = first;
         while start < last {
             let mut pairs = [[_mm256_setzero_si256(); T]; 2];
-            for k in start..last.min(start + run) {
+            // Unrolled, this would not fit the registers.
+            let end = if F::STREAMED || run < 8 { start + run } else { core::hint::black_box(start + run) };
+            for k in start..last.min(end) {
                 let mut weights = F::quants::<Avx2, I>(tile, outer, k);
-                if F::BITS == 8 {
+                if F::HIGH > 0 {
+                    weights = [weights[HALF], F::quants::<Avx2, I>(tile.add(F::HIGH), outer, k)[HALF]];
+                } else if F::BITS == 8 {
                     let (nibbles, mask) = (weights[HALF], _mm256_set1_epi8(15));
                     let high = _mm256_and_si256(_mm256_srli_epi16::<4>(nibbles), mask);
                     weights = [_mm256_and_si256(nibbles, mask), high];
@@ -73,7 +77,8 @@ unsafe fn pair<F: Format, const I: usize, const T: usize, const HALF: usize, con
             }
             for i in 0..N {
                 for t in 0..T {
-                    let sums = _mm256_madd_epi16(pairs[i][t], _mm256_set1_epi16(1));
+                    let times = if F::BITS == 8 && i == 1 { 16 } else { 1 };
+                    let sums = _mm256_madd_epi16(pairs[i][t], _mm256_set1_epi16(times));
                     dots[i][t] = _mm256_add_epi32(dots[i][t], sums);
                 }
             }
@@ -83,15 +88,27 @@ unsafe fn pair<F: Format, const I: usize, const T: usize, const HALF: usize, con
     }
 }
 
-/// The sum of sixteen signed bytes.
+/// Fills a block with quants, their scale and their sums.
 #[inline(always)]
-pub(super) unsafe fn sum_of_bytes(bytes: __m128i) -> i32 {
-    // SAFETY: arithmetic only; the caller has the instructions.
+pub(super) unsafe fn finish_block(quants: [__m128i; 2], scale: f32, out: &mut Block) {
+    // SAFETY: the caller has the instructions. A block is four vectors: two of quants, its scale with the sums, and the
+    // shifts with what is not used.
     unsafe {
-        let pairs = _mm_maddubs_epi16(_mm_set1_epi8(1), bytes);
-        let fours = _mm_madd_epi16(pairs, _mm_set1_epi16(1));
-        let eights = _mm_add_epi32(fours, _mm_unpackhi_epi64(fours, fours));
-        _mm_cvtsi128_si32(_mm_add_epi32(eights, _mm_shuffle_epi32::<1>(eights)))
+        let fours = array!(2, quants[0], half => {
+            let pairs = _mm_maddubs_epi16(_mm_set1_epi8(1), quants[half]);
+            _mm_madd_epi16(pairs, _mm_set1_epi16(-128))
+        });
+        let eights = _mm_hadd_epi32(fours[0], fours[1]);
+        let halves = _mm_hadd_epi32(eights, eights);
+        let whole = _mm_add_epi32(halves, _mm_shuffle_epi32::<0b10_11_00_01>(halves));
+        let sums = _mm_blend_epi32::<1>(_mm_shuffle_epi32::<0b01_01_00_00>(halves), whole);
+        let shifts = _mm_mul_ps(_mm_cvtepi32_ps(sums), _mm_set1_ps(scale * (1.0 / 128.0)));
+        let sums = _mm_castsi128_ps(_mm_shuffle_epi32::<0b10_01_00_00>(sums));
+        let at = (&raw mut *out).cast::<__m128i>();
+        at.write(quants[0]);
+        at.add(1).write(quants[1]);
+        at.add(2).write(_mm_castps_si128(_mm_move_ss(sums, _mm_set_ss(scale))));
+        at.add(3).write(_mm_castps_si128(shifts));
     }
 }
 
@@ -181,16 +198,17 @@ impl Simd for Avx2 {
     operation! { sum(a: [__m256; 2]) -> f32 { sum_of_eight(_mm256_add_ps(a[0], a[1])) } }
     operation! { largest(a: [__m256; 2]) -> f32 { largest_of_eight(_mm256_max_ps(a[0], a[1])) } }
     #[inline(always)]
-    unsafe fn quants(vector: [__m256; 2]) -> ([i8; 16], i32) {
-        let mut quants = [0; 16];
+    unsafe fn block(halves: [[__m256; 2]; 2], scale: f32, out: &mut Block) {
         // SAFETY: arithmetic on values; the caller has the instructions.
         unsafe {
-            let (low, high) = (_mm256_cvtps_epi32(vector[0]), _mm256_cvtps_epi32(vector[1]));
-            // Packing works within halves of 128 bits, so the quarters come out in the order 0, 2, 1, 3.
-            let words = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packs_epi32(low, high));
-            let bytes = _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256::<1>(words));
-            _mm_storeu_si128(quants.as_mut_ptr().cast(), bytes);
-            (quants, sum_of_bytes(bytes))
+            let quants = array!(2, _mm_setzero_si128(), half => {
+                let [low, high] = halves[half];
+                // Packing works within halves of 128 bits, so the quarters come out in the order 0, 2, 1, 3.
+                let words = _mm256_packs_epi32(_mm256_cvtps_epi32(low), _mm256_cvtps_epi32(high));
+                let words = _mm256_permute4x64_epi64::<0b11_01_10_00>(words);
+                _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256::<1>(words))
+            });
+            finish_block(quants, scale, out);
         }
     }
 
@@ -250,7 +268,7 @@ impl Simd for Avx2 {
                     let second = pair::<F, I, T, 1, 2>(tiles[g], outer, fours, blocks);
                     array!(2, first[0], half => {
                         let [low, high] = if half == 0 { first } else { second };
-                        array!(T, low[0], t => _mm256_add_epi32(low[t], _mm256_slli_epi32::<4>(high[t])))
+                        array!(T, low[0], t => _mm256_add_epi32(low[t], high[t]))
                     })
                 } else if T == 1 {
                     let [first, _] = pair::<F, I, T, 0, 1>(tiles[g], outer, fours, blocks);
@@ -275,5 +293,5 @@ impl Simd for Avx2 {
     }
 
     const RAISES: bool = false;
-    super::compiled!("avx2,fma,f16c", 1, 4, 4);
+    super::compiled!("avx2,fma,f16c", 1, 4, 6);
 }

@@ -1,5 +1,5 @@
 //! The vectors of processors with AVX-512 (F, BW, DQ, VL) and VNNI: Genoa and later.
-use super::avx2::{largest_of_eight, sum_of_bytes, sum_of_eight};
+use super::avx2::{finish_block, largest_of_eight, sum_of_eight};
 use super::format::Format;
 use super::simd::{Block, Simd, array, operation};
 use core::arch::x86_64::*;
@@ -48,16 +48,7 @@ impl Simd for Avx512 {
 
     operation! { sum(a: __m512) -> f32 { sum_of_eight(_mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps::<1>(a))) } }
     operation! { largest(a: __m512) -> f32 { largest_of_eight(_mm256_max_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps::<1>(a))) } }
-    #[inline(always)]
-    unsafe fn quants(vector: __m512) -> ([i8; 16], i32) {
-        let mut quants = [0; 16];
-        // SAFETY: arithmetic on values; the caller has the instructions.
-        unsafe {
-            let bytes = _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(vector));
-            _mm_storeu_si128(quants.as_mut_ptr().cast(), bytes);
-            (quants, sum_of_bytes(bytes))
-        }
-    }
+    operation! { block(halves: [__m512; 2], scale: f32, out: &mut Block) { finish_block(array!(2, _mm_setzero_si128(), half => _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(halves[half]))), scale, out) } }
 
     operation! { bytes(at: *const u8) -> __m512i { _mm512_loadu_si512(at.cast()) } }
     operation! { store_bytes(bytes: __m512i, at: *mut u8) { _mm512_storeu_si512(at.cast(), bytes) } }

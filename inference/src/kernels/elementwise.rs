@@ -1,6 +1,6 @@
 //! What is done to vectors element by element, and their quantisation.
 use super::exp::exps;
-use super::simd::{BLOCK, Block, ROWS, Simd};
+use super::simd::{BLOCK, Block, ROWS, Simd, array};
 
 /// One such operation.
 pub(crate) enum Task<'a> {
@@ -72,20 +72,10 @@ unsafe fn quantise<S: Simd>(x: &[f32; BLOCK], out: &mut Block) {
             if largest > SMALLEST { (largest / 127.0, 127.0 / largest) } else { (0.0, 0.0) };
         let inverse = S::splat(inverse);
         let limit = S::splat(127.0);
-        let mut sums = [0; 3];
-        let (fours, _) = out.quants.as_flattened_mut().as_chunks_mut::<ROWS>();
-        for half in 0..2 {
-            let scaled = S::mul(halves[half], inverse);
-            let (quants, sum) = S::quants(S::max(S::min(scaled, limit), S::splat(-127.0)));
-            fours[half] = quants;
-            sums[1 + half] = -sum;
-        }
-        sums[0] = sums[1] + sums[2];
-        out.scale = scale;
-        for (i, sum) in sums.into_iter().enumerate() {
-            out.sums[i] = sum * 128;
-            out.shifts[i] = scale * sum as f32;
-        }
+        let halves = array!(2, halves[0], half => {
+            S::max(S::min(S::mul(halves[half], inverse), limit), S::splat(-127.0))
+        });
+        S::block(halves, scale, out);
     }
 }
 

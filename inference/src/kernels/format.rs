@@ -24,6 +24,8 @@ pub(super) trait Format: 'static {
     const MINS: bool = false;
     /// Whether tiles come from memory, and not from a cache.
     const STREAMED: bool = true;
+    /// Where the high nibbles of quants of eight bits are, if only the low ones are where quants are.
+    const HIGH: usize = 0;
 
     /// The quants of columns `4 k` to `4 k + 3` of a block.
     unsafe fn quants<S: Simd, const I: usize>(tile: *const u8, outer: usize, k: usize) -> S::B;
@@ -361,8 +363,9 @@ pub(super) struct Unpacked<S, F>(PhantomData<(S, F)>);
 
 const VECTOR: usize = 4 * ROWS;
 const SCALES: usize = 8 * FOUR;
-/// Bytes of such a tile.
-pub(super) const UNPACKED_BYTES: usize = SCALES + 4 * VECTOR;
+/// Bytes of such a tile at most; the last of them are high nibbles.
+pub(super) const UNPACKED_BYTES: usize = END + 8 * FOUR;
+const END: usize = SCALES + 4 * VECTOR;
 /// Elements of a tile.
 pub(super) const UNPACKED_ELEMENTS: usize = BLOCK;
 
@@ -373,14 +376,18 @@ impl<S: Simd, F: Format> Unpacked<S, F> {
     /// Unpacks one block of sixteen rows.
     ///
     /// # Safety
-    /// The processor has the instructions, the tile is whole, and there is room for [`UNPACKED_BYTES`] at `to`.
+    /// The processor has the instructions, the tile is whole, and there is room for a tile at `to`.
     #[inline(always)]
     pub(super) unsafe fn fill<const I: usize>(tile: *const u8, outer: usize, to: *mut u8) {
         // SAFETY: the caller's.
         unsafe {
             for k in 0..8 {
-                let quants = F::quants::<S, I>(tile, outer, k);
-                S::store_bytes(S::left(quants, Self::RAISED), to.add(k * FOUR));
+                let mut quants = S::left(F::quants::<S, I>(tile, outer, k), Self::RAISED);
+                if Self::HIGH > 0 {
+                    S::store_bytes(S::and(S::right(quants, 4), 15), to.add(END + k * FOUR));
+                    quants = S::and(quants, 15);
+                }
+                S::store_bytes(quants, to.add(k * FOUR));
             }
             let scales = F::scales::<S, I>(tile, outer);
             let mins = if F::MINS { F::mins::<S, I>(tile, outer) } else { scales };
@@ -398,7 +405,8 @@ impl<S: Simd, F: Format> Unpacked<S, F> {
 
 impl<S: Simd, F: Format> Format for Unpacked<S, F> {
     const STREAMED: bool = false;
-    const BYTES: usize = UNPACKED_BYTES;
+    const HIGH: usize = if !S::RAISES && F::BITS == 8 { END } else { 0 };
+    const BYTES: usize = if Self::HIGH > 0 { UNPACKED_BYTES } else { END };
     const BITS: u32 = F::BITS + Self::RAISED;
     const OFFSET: u32 = F::OFFSET + Self::RAISED;
     const HALVES: bool = F::HALVES;

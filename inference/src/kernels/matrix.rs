@@ -10,11 +10,11 @@ use crate::gguf::TensorType;
 use core::marker::PhantomData;
 
 /// Bytes of working memory that a worker needs: two groups of sixteen rows of so many columns, unpacked.
-pub(crate) const PANEL_BYTES: usize = 2 * PANEL_COLUMNS / UNPACKED_ELEMENTS * UNPACKED_BYTES;
-/// A panel stays in the first-level cache. It is a multiple of every type's block.
-const PANEL_COLUMNS: usize = 512;
-/// From so many tokens on, unpacking weights once for all of them is worth the way through memory.
-const PANEL_TOKENS: usize = 9;
+pub(crate) const PANEL_BYTES: usize = 2 * PANEL_COLUMNS / UNPACKED_ELEMENTS * UNPACKED_BYTES + LINE;
+/// A panel stays in the first-level cache. It holds at least a block of every type.
+const PANEL_COLUMNS: usize = 576;
+/// Where panels begin.
+const LINE: usize = 64;
 /// How far ahead of a product memory is fetched: the groups that come next, or where these are far away, what comes
 /// next in the same ones.
 const AHEAD: usize = 4096;
@@ -141,21 +141,21 @@ unsafe fn dispatch<S: Simd>(kind: TensorType, job: Job<'_>, panel: &mut [u8]) {
 }
 
 unsafe fn all_quantised<S: Simd, F: Format>(job: Job<'_>, panel: &mut [u8]) {
-    if job.tokens >= PANEL_TOKENS {
-        // SAFETY: the caller's.
-        return unsafe { by_panels::<S, F>(job, panel) };
-    }
-    for group in (0..job.groups).step_by(S::TILE_GROUPS) {
-        for token in (0..job.tokens).step_by(S::FEW) {
-            // SAFETY: the caller's: groups and tokens below those of the job.
-            unsafe {
-                if token + 1 < job.tokens {
-                    S::few::<F>(&job, group, token);
-                } else {
-                    // One stream of memory is read faster than two.
-                    let end = job.groups.min(group + S::TILE_GROUPS);
-                    (group..end).for_each(|group| S::one::<F>(&job, group, token));
-                }
+    // Types that are simple to read are read in place again for a few tokens.
+    let in_place = job.tokens <= 2 * S::FEW && S::RAISES && F::OUTER == 1;
+    // SAFETY: the caller's: groups and tokens below those of the job.
+    unsafe {
+        if job.tokens > 2 && !in_place {
+            return by_panels::<S, F>(job, panel);
+        }
+        for group in (0..job.groups).step_by(S::TILE_GROUPS) {
+            if job.tokens > 2 {
+                (0..job.tokens).step_by(S::FEW).for_each(|token| S::few::<F>(&job, group, token));
+                continue;
+            }
+            // One stream of memory is read faster than two.
+            for group in group..job.groups.min(group + S::TILE_GROUPS) {
+                (0..job.tokens).for_each(|token| S::one::<F>(&job, group, token));
             }
         }
     }
@@ -165,17 +165,25 @@ unsafe fn all_quantised<S: Simd, F: Format>(job: Job<'_>, panel: &mut [u8]) {
 /// are the outer loop, so that the vectors' part that is multiplied stays in a cache, too.
 unsafe fn by_panels<S: Simd, F: Format>(job: Job<'_>, panel: &mut [u8]) {
     let blocks_in_tile = F::OUTER * F::INNER;
-    let step = PANEL_COLUMNS / BLOCK / blocks_in_tile;
+    let panels = job.tiles_in_group.div_ceil(PANEL_COLUMNS / BLOCK / blocks_in_tile);
+    let step = job.tiles_in_group.div_ceil(panels.max(1)).max(1);
+    let skipped = panel.as_ptr().align_offset(LINE);
+    let panel = &mut panel[skipped..];
     // SAFETY: the caller's; the panel has room for two groups of `PANEL_COLUMNS`, which `step` tiles fill.
     unsafe {
         for tile in (0..job.tiles_in_group).step_by(step) {
             let tiles = (job.tiles_in_group - tile).min(step);
-            let panel_bytes = tiles * blocks_in_tile * UNPACKED_BYTES;
+            let panel_bytes = tiles * blocks_in_tile * Unpacked::<S, F>::BYTES;
             for group in (0..job.groups).step_by(2) {
                 let groups = (job.groups - group).min(2);
                 for index in 0..groups {
                     let from = job.tiles.add((group + index) * job.group_bytes + tile * F::BYTES);
-                    S::unpack::<F>(from, tiles, panel.as_mut_ptr().add(index * panel_bytes));
+                    S::unpack::<F>(
+                        from,
+                        2 * job.group_bytes,
+                        tiles,
+                        panel.as_mut_ptr().add(index * panel_bytes),
+                    );
                 }
                 let job = Job {
                     tiles: panel.as_ptr(),
@@ -188,8 +196,15 @@ unsafe fn by_panels<S: Simd, F: Format>(job: Job<'_>, panel: &mut [u8]) {
                     ..job
                 };
                 for group in (0..groups).step_by(S::TILE_GROUPS) {
-                    for token in (0..job.tokens).step_by(S::MANY) {
-                        S::many::<Unpacked<S, F>>(&job, group, token);
+                    let mut token = 0;
+                    while token < job.tokens {
+                        if job.tokens - token > 2 * S::FEW {
+                            S::many::<Unpacked<S, F>>(&job, group, token);
+                            token += S::MANY;
+                        } else {
+                            S::few::<Unpacked<S, F>>(&job, group, token);
+                            token += S::FEW;
+                        }
                     }
                 }
             }
@@ -197,23 +212,29 @@ unsafe fn by_panels<S: Simd, F: Format>(job: Job<'_>, panel: &mut [u8]) {
     }
 }
 
-/// Unpacks so many tiles of one group.
+/// Unpacks so many tiles of one group, and fetches others so far ahead.
 ///
 /// # Safety
 /// The processor has the instructions, the tiles are there, and the panel has room for all their blocks.
 #[inline(always)]
-pub(super) unsafe fn unpack<S: Simd, F: Format>(tiles: *const u8, count: usize, panel: *mut u8) {
+pub(super) unsafe fn unpack<S: Simd, F: Format>(
+    tiles: *const u8,
+    ahead: usize,
+    count: usize,
+    panel: *mut u8,
+) {
     let mut to = panel;
     for tile in 0..count {
-        // SAFETY: the caller's.
+        // SAFETY: the caller's. Fetching ahead may leave the matrix; it does not access memory.
         unsafe {
             let tile = tiles.add(tile * F::BYTES);
+            (0..F::BYTES).step_by(LINE).for_each(|at| S::prefetch(tile.wrapping_add(ahead + at)));
             for outer in 0..F::OUTER {
                 macro_rules! inner {
                     ($($index:literal)*) => {$(
                         if $index < F::INNER {
                             Unpacked::<S, F>::fill::<$index>(tile, outer, to);
-                            to = to.add(UNPACKED_BYTES);
+                            to = to.add(Unpacked::<S, F>::BYTES);
                         }
                     )*};
                 }

@@ -40,7 +40,7 @@ impl Simd for Plain {
     type B = [u8; 64];
 
     const TILE_GROUPS: usize = 1;
-    const RAISES: bool = false;
+    const RAISES: bool = true;
     const FEW: usize = 1;
     const MANY: usize = 1;
 
@@ -123,9 +123,13 @@ impl Simd for Plain {
         halving(a, |a, b| if a > b { a } else { b })
     }
 
-    unsafe fn quants(vector: [f32; 16]) -> ([i8; 16], i32) {
-        let quants = vector.map(crate::encode::round_to_i8);
-        (quants, quants.into_iter().map(i32::from).sum())
+    unsafe fn block(halves: [[f32; 16]; 2], scale: f32, out: &mut Block) {
+        let quants = halves.map(|half| half.map(crate::encode::round_to_i8));
+        out.quants.as_flattened_mut().copy_from_slice(quants.as_flattened());
+        let [first, second] = quants.map(|half| -half.into_iter().map(i32::from).sum::<i32>());
+        let sums = [first + second, first, second];
+        (out.scale, out.sums) = (scale, sums.map(|sum| 128 * sum));
+        out.shifts = sums.map(|sum| scale * sum as f32);
     }
 
     unsafe fn bytes(at: *const u8) -> [u8; 64] {
@@ -211,9 +215,9 @@ impl Simd for Plain {
         unsafe { Self::one_float::<K>(job, group, token) }
     }
 
-    unsafe fn unpack<F: Format>(tiles: *const u8, count: usize, panel: *mut u8) {
+    unsafe fn unpack<F: Format>(tiles: *const u8, ahead: usize, count: usize, panel: *mut u8) {
         // SAFETY: the caller vouches for the pointer and for the instructions; no alignment is needed.
-        unsafe { matrix::unpack::<Self, F>(tiles, count, panel) }
+        unsafe { matrix::unpack::<Self, F>(tiles, ahead, count, panel) }
     }
 
     unsafe fn attend(job: &super::attention::Job<'_>) {

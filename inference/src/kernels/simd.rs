@@ -35,11 +35,12 @@ pub(super) trait Simd: Copy + 'static {
     /// Sixty-four bytes: four for each of sixteen rows.
     type B: Copy;
 
-    /// Groups of rows that a product takes together, 1 or 2, and tokens: few, and many with unpacked weights.
+    /// Groups of rows that a product takes together, 1 or 2, and tokens: few, and many.
     const TILE_GROUPS: usize;
     const FEW: usize;
     const MANY: usize;
-    /// Whether unpacking brings quants to the top of their byte, so that what is subtracted of them is always 128.
+    /// Whether unpacking brings quants to the top of their byte, so that what is subtracted of them is always 128; if not,
+    /// it divides those of eight bits into nibbles.
     const RAISES: bool;
 
     unsafe fn splat(value: f32) -> Self::F;
@@ -66,8 +67,8 @@ pub(super) trait Simd: Copy + 'static {
     /// The sum of all lanes, and the largest of them, halving the vector each time.
     unsafe fn sum(a: Self::F) -> f32;
     unsafe fn largest(a: Self::F) -> f32;
-    /// The nearest integers, ties to even, of values of at most 127 in magnitude, and their sum.
-    unsafe fn quants(vector: Self::F) -> ([i8; 16], i32);
+    /// Makes a block of the integers nearest, ties to even, to values of at most 127 in magnitude.
+    unsafe fn block(halves: [Self::F; 2], scale: f32, out: &mut Block);
 
     unsafe fn bytes(at: *const u8) -> Self::B;
     unsafe fn store_bytes(bytes: Self::B, at: *mut u8);
@@ -101,7 +102,7 @@ pub(super) trait Simd: Copy + 'static {
     unsafe fn tile_float<const K: u32>(job: &Job<'_>, group: usize, token: usize);
     unsafe fn many_float<const K: u32>(job: &Job<'_>, group: usize, token: usize);
     /// [`super::matrix::unpack`], compiled for these instructions.
-    unsafe fn unpack<F: Format>(tiles: *const u8, count: usize, panel: *mut u8);
+    unsafe fn unpack<F: Format>(tiles: *const u8, ahead: usize, count: usize, panel: *mut u8);
     /// [`super::attention::attend`], compiled for these instructions.
     unsafe fn attend(job: &super::attention::Job<'_>);
     /// [`super::elementwise::run`], compiled for these instructions.
