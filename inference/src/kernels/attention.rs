@@ -9,7 +9,7 @@ use core::marker::PhantomData;
 
 /// Positions that are scored before the softmax is brought up to date.
 const POSITIONS: usize = 128;
-/// Queries that are taken together.
+/// Queries that are taken together at most.
 const QUERIES: usize = 6;
 
 /// Where the keys and values of one head of a session are, in half precision: keys in tiles of sixteen positions, in

@@ -29,18 +29,29 @@ pub(super) trait Format: 'static {
 
     /// The quants of columns `4 k` to `4 k + 3` of a block.
     unsafe fn quants<S: Simd, const I: usize>(tile: *const u8, outer: usize, k: usize) -> S::B;
-    /// The scales of a block's halves: one for the whole block in types that say nothing else.
+    /// The scales of a block's halves: in types that say nothing else, one for the whole block, of six bits where a tile
+    /// has eight of them.
     #[inline(always)]
-    unsafe fn scales<S: Simd, const I: usize>(tile: *const u8, _: usize) -> [S::F; 2] {
-        // SAFETY: every tile begins with a half for each row.
-        unsafe { [S::from_f16(tile); 2] }
+    unsafe fn scales<S: Simd, const I: usize>(tile: *const u8, outer: usize) -> [S::F; 2] {
+        // SAFETY: every tile begins with a half for each row. `outer` is below `OUTER` and `I` below 2.
+        unsafe {
+            match Self::OUTER {
+                4 => k4_scale::<S>(tile, outer * 2 + I, false),
+                _ => [S::from_f16(tile); 2],
+            }
+        }
     }
     /// The minima of a block's halves, if there are any; one for the whole block, which the file adds, in types that say
     /// nothing else.
     #[inline(always)]
-    unsafe fn mins<S: Simd, const I: usize>(tile: *const u8, _: usize) -> [S::F; 2] {
-        // SAFETY: another half for each row follows, and every tile is longer than two.
-        unsafe { [S::sub(S::splat(0.0), S::from_f16(tile.add(HALF))); 2] }
+    unsafe fn mins<S: Simd, const I: usize>(tile: *const u8, outer: usize) -> [S::F; 2] {
+        // SAFETY: another half for each row follows, and every tile is longer than two. The rest is as above.
+        unsafe {
+            match Self::OUTER {
+                4 => k4_scale::<S>(tile, outer * 2 + I, true),
+                _ => [S::sub(S::splat(0.0), S::from_f16(tile.add(HALF))); 2],
+            }
+        }
     }
 }
 
@@ -186,18 +197,6 @@ impl Format for Q4K {
         // SAFETY: `d`, `dmin`, twelve bytes of scales, and then the nibbles.
         unsafe { k4_nibbles::<S, I>(tile.add(2 * HALF + 12 * ROWS), outer, k) }
     }
-
-    #[inline(always)]
-    unsafe fn scales<S: Simd, const I: usize>(tile: *const u8, outer: usize) -> [S::F; 2] {
-        // SAFETY: `outer` is below 4 and `I` below 2.
-        unsafe { k4_scale::<S>(tile, outer * 2 + I, false) }
-    }
-
-    #[inline(always)]
-    unsafe fn mins<S: Simd, const I: usize>(tile: *const u8, outer: usize) -> [S::F; 2] {
-        // SAFETY: as above.
-        unsafe { k4_scale::<S>(tile, outer * 2 + I, true) }
-    }
 }
 
 impl Format for Q5K {
@@ -216,18 +215,6 @@ impl Format for Q5K {
             let fifth = S::left(S::and(fifth, 1), 4);
             S::or(k4_nibbles::<S, I>(fours.add(8 * FOUR), outer, k), fifth)
         }
-    }
-
-    #[inline(always)]
-    unsafe fn scales<S: Simd, const I: usize>(tile: *const u8, outer: usize) -> [S::F; 2] {
-        // SAFETY: `outer` is below 4 and `I` below 2.
-        unsafe { k4_scale::<S>(tile, outer * 2 + I, false) }
-    }
-
-    #[inline(always)]
-    unsafe fn mins<S: Simd, const I: usize>(tile: *const u8, outer: usize) -> [S::F; 2] {
-        // SAFETY: as above.
-        unsafe { k4_scale::<S>(tile, outer * 2 + I, true) }
     }
 }
 

@@ -141,11 +141,9 @@ unsafe fn dispatch<S: Simd>(kind: TensorType, job: Job<'_>, panel: &mut [u8]) {
 }
 
 unsafe fn all_quantised<S: Simd, F: Format>(job: Job<'_>, panel: &mut [u8]) {
-    // Types that are simple to read are read in place again for a few tokens.
-    let in_place = job.tokens <= 2 * S::FEW && S::RAISES && F::OUTER == 1;
     // SAFETY: the caller's: groups and tokens below those of the job.
     unsafe {
-        if job.tokens > 2 && !in_place {
+        if job.tokens > 2 * S::FEW {
             return by_panels::<S, F>(job, panel);
         }
         for group in (0..job.groups).step_by(S::TILE_GROUPS) {
@@ -178,12 +176,7 @@ unsafe fn by_panels<S: Simd, F: Format>(job: Job<'_>, panel: &mut [u8]) {
                 let groups = (job.groups - group).min(2);
                 for index in 0..groups {
                     let from = job.tiles.add((group + index) * job.group_bytes + tile * F::BYTES);
-                    S::unpack::<F>(
-                        from,
-                        2 * job.group_bytes,
-                        tiles,
-                        panel.as_mut_ptr().add(index * panel_bytes),
-                    );
+                    S::unpack::<F>(from, tiles, panel.as_mut_ptr().add(index * panel_bytes));
                 }
                 let job = Job {
                     tiles: panel.as_ptr(),
@@ -196,15 +189,8 @@ unsafe fn by_panels<S: Simd, F: Format>(job: Job<'_>, panel: &mut [u8]) {
                     ..job
                 };
                 for group in (0..groups).step_by(S::TILE_GROUPS) {
-                    let mut token = 0;
-                    while token < job.tokens {
-                        if job.tokens - token > 2 * S::FEW {
-                            S::many::<Unpacked<S, F>>(&job, group, token);
-                            token += S::MANY;
-                        } else {
-                            S::few::<Unpacked<S, F>>(&job, group, token);
-                            token += S::FEW;
-                        }
+                    for token in (0..job.tokens).step_by(S::MANY) {
+                        S::many::<Unpacked<S, F>>(&job, group, token);
                     }
                 }
             }
@@ -212,23 +198,17 @@ unsafe fn by_panels<S: Simd, F: Format>(job: Job<'_>, panel: &mut [u8]) {
     }
 }
 
-/// Unpacks so many tiles of one group, and fetches others so far ahead.
+/// Unpacks so many tiles of one group.
 ///
 /// # Safety
 /// The processor has the instructions, the tiles are there, and the panel has room for all their blocks.
 #[inline(always)]
-pub(super) unsafe fn unpack<S: Simd, F: Format>(
-    tiles: *const u8,
-    ahead: usize,
-    count: usize,
-    panel: *mut u8,
-) {
+pub(super) unsafe fn unpack<S: Simd, F: Format>(tiles: *const u8, count: usize, panel: *mut u8) {
     let mut to = panel;
     for tile in 0..count {
-        // SAFETY: the caller's. Fetching ahead may leave the matrix; it does not access memory.
+        // SAFETY: the caller's.
         unsafe {
             let tile = tiles.add(tile * F::BYTES);
-            (0..F::BYTES).step_by(LINE).for_each(|at| S::prefetch(tile.wrapping_add(ahead + at)));
             for outer in 0..F::OUTER {
                 macro_rules! inner {
                     ($($index:literal)*) => {$(

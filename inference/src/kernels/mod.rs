@@ -94,14 +94,14 @@ macro_rules! compiled {
         $crate::kernels::compiled!(@float $features, tile_float, $groups, 1);
         $crate::kernels::compiled!(@float $features, many_float, $groups, $many);
 
-        unsafe fn unpack<F: Format>(tiles: *const u8, ahead: usize, count: usize, panel: *mut u8) {
+        unsafe fn unpack<F: Format>(tiles: *const u8, count: usize, panel: *mut u8) {
             #[target_feature(enable = $features)]
-            unsafe fn compiled<F: Format>(tiles: *const u8, ahead: usize, count: usize, panel: *mut u8) {
+            unsafe fn compiled<F: Format>(tiles: *const u8, count: usize, panel: *mut u8) {
                 // SAFETY: the caller vouches for the job and for the instructions.
-                unsafe { $crate::kernels::matrix::unpack::<Chosen, F>(tiles, ahead, count, panel) }
+                unsafe { $crate::kernels::matrix::unpack::<Chosen, F>(tiles, count, panel) }
             }
             // SAFETY: the caller vouches for the job and for the instructions.
-            unsafe { compiled::<F>(tiles, ahead, count, panel) }
+            unsafe { compiled::<F>(tiles, count, panel) }
         }
 
         unsafe fn attend(job: &$crate::kernels::attention::Job<'_>) {

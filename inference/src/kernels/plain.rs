@@ -215,9 +215,9 @@ impl Simd for Plain {
         unsafe { Self::one_float::<K>(job, group, token) }
     }
 
-    unsafe fn unpack<F: Format>(tiles: *const u8, ahead: usize, count: usize, panel: *mut u8) {
+    unsafe fn unpack<F: Format>(tiles: *const u8, count: usize, panel: *mut u8) {
         // SAFETY: the caller vouches for the pointer and for the instructions; no alignment is needed.
-        unsafe { matrix::unpack::<Self, F>(tiles, ahead, count, panel) }
+        unsafe { matrix::unpack::<Self, F>(tiles, count, panel) }
     }
 
     unsafe fn attend(job: &super::attention::Job<'_>) {

@@ -102,7 +102,7 @@ pub(super) trait Simd: Copy + 'static {
     unsafe fn tile_float<const K: u32>(job: &Job<'_>, group: usize, token: usize);
     unsafe fn many_float<const K: u32>(job: &Job<'_>, group: usize, token: usize);
     /// [`super::matrix::unpack`], compiled for these instructions.
-    unsafe fn unpack<F: Format>(tiles: *const u8, ahead: usize, count: usize, panel: *mut u8);
+    unsafe fn unpack<F: Format>(tiles: *const u8, count: usize, panel: *mut u8);
     /// [`super::attention::attend`], compiled for these instructions.
     unsafe fn attend(job: &super::attention::Job<'_>);
     /// [`super::elementwise::run`], compiled for these instructions.
