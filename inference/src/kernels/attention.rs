@@ -113,25 +113,17 @@ pub(super) fn run<S: Simd>(
 #[inline(always)]
 pub(super) unsafe fn attend<S: Simd>(job: &Job<'_>) {
     let mut row = 0;
-    // SAFETY: the caller's; rows are below the job's.
-    unsafe {
-        // Fewer registers hold fewer scores.
-        while row + QUERIES <= job.rows && S::TILE_GROUPS == 2 {
-            tile::<S, QUERIES>(job, row);
-            row += QUERIES;
-        }
-        while row + 4 <= job.rows {
-            tile::<S, 4>(job, row);
-            row += 4;
-        }
-        while row + 2 <= job.rows {
-            tile::<S, 2>(job, row);
-            row += 2;
-        }
-        if row < job.rows {
-            tile::<S, 1>(job, row);
-        }
+    // The scores of six rows are held by registers where there are 32 of them.
+    macro_rules! tiles {
+        ($($rows:literal)*) => {$(
+            while job.rows - row >= $rows && ($rows < QUERIES || S::TILE_GROUPS == 2) {
+                // SAFETY: the caller's; rows are below the job's.
+                unsafe { tile::<S, $rows>(job, row) };
+                row += $rows;
+            }
+        )*};
     }
+    tiles!(6 4 2 1);
 }
 
 #[inline(always)]

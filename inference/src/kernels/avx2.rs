@@ -104,11 +104,9 @@ pub(super) unsafe fn finish_block(quants: [__m128i; 2], scale: f32, out: &mut Bl
         let sums = _mm_blend_epi32::<1>(_mm_shuffle_epi32::<0b01_01_00_00>(halves), whole);
         let shifts = _mm_mul_ps(_mm_cvtepi32_ps(sums), _mm_set1_ps(scale * (1.0 / 128.0)));
         let sums = _mm_castsi128_ps(_mm_shuffle_epi32::<0b10_01_00_00>(sums));
-        let at = (&raw mut *out).cast::<__m128i>();
-        at.write(quants[0]);
-        at.add(1).write(quants[1]);
-        at.add(2).write(_mm_castps_si128(_mm_move_ss(sums, _mm_set_ss(scale))));
-        at.add(3).write(_mm_castps_si128(shifts));
+        let sums = _mm_castps_si128(_mm_move_ss(sums, _mm_set_ss(scale)));
+        let vectors = [quants[0], quants[1], sums, _mm_castps_si128(shifts)];
+        (&raw mut *out).cast::<[__m128i; 4]>().write(vectors);
     }
 }
 

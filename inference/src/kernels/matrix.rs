@@ -10,11 +10,9 @@ use crate::gguf::TensorType;
 use core::marker::PhantomData;
 
 /// Bytes of working memory that a worker needs: two groups of sixteen rows of so many columns, unpacked.
-pub(crate) const PANEL_BYTES: usize = 2 * PANEL_COLUMNS / UNPACKED_ELEMENTS * UNPACKED_BYTES + LINE;
+pub(crate) const PANEL_BYTES: usize = 2 * PANEL_COLUMNS / UNPACKED_ELEMENTS * UNPACKED_BYTES + 64;
 /// A panel stays in the first-level cache. It holds at least a block of every type.
 const PANEL_COLUMNS: usize = 576;
-/// Where panels begin.
-const LINE: usize = 64;
 /// How far ahead of a product memory is fetched: the groups that come next, or where these are far away, what comes
 /// next in the same ones.
 const AHEAD: usize = 4096;
@@ -165,7 +163,7 @@ unsafe fn by_panels<S: Simd, F: Format>(job: Job<'_>, panel: &mut [u8]) {
     let blocks_in_tile = F::OUTER * F::INNER;
     let panels = job.tiles_in_group.div_ceil(PANEL_COLUMNS / BLOCK / blocks_in_tile);
     let step = job.tiles_in_group.div_ceil(panels.max(1)).max(1);
-    let skipped = panel.as_ptr().align_offset(LINE);
+    let skipped = panel.as_ptr().align_offset(64);
     let panel = &mut panel[skipped..];
     // SAFETY: the caller's; the panel has room for two groups of `PANEL_COLUMNS`, which `step` tiles fill.
     unsafe {
