@@ -71,7 +71,10 @@ pub enum SessionError {
         message: String,
     },
     /// The connection broke off.
-    #[error("the guest went away before the answer was complete; what was shown so far may be cut off")]
+    #[error(
+        "the guest went away before the answer was complete; what was shown so far may be cut off; try again: through a gateway, \
+         another guest answers"
+    )]
     Broken,
     /// The guest fell silent.
     #[error("the guest did not answer for {} s; it may be overloaded, try again later", .0.as_secs())]

@@ -15,6 +15,8 @@ mod file;
 pub mod gateway;
 #[cfg(feature = "issuer")]
 pub mod issuer;
+#[cfg(feature = "services")]
+mod keepalive;
 pub mod keys;
 pub mod ohttp;
 #[cfg(feature = "services")]

@@ -9,6 +9,7 @@ use privacy::token::redeem::Refusal;
 use privacy::token::spent::{Spend, Spent, StoreError};
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
@@ -69,9 +70,17 @@ struct Gateway {
 
 impl Gateway {
     fn start(url: &str) -> Self {
+        Self::trusting(url, None)
+    }
+
+    /// With the root of the store's certificate in place of the system's roots.
+    fn trusting(url: &str, root: Option<&Path>) -> Self {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.args(["gateway_process", "--exact", "--ignored", "--nocapture", "--test-threads=1"]);
         command.env(STORE, url).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        if let Some(root) = root {
+            command.env("SSL_CERT_FILE", root);
+        }
         let mut child = command.spawn().unwrap();
         let (stdin, stdout) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
         let (sender, answers) = channel();
@@ -239,6 +248,24 @@ fn c3_of_two_gateways_on_one_redis_one_takes_the_token() {
 fn c3_of_two_gateways_on_one_postgresql_one_takes_the_token() {
     let Some(postgres) = Postgres::new(&[]) else { return };
     race(&postgres.url());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn c3_a_redis_behind_tls_is_used_if_its_certificate_holds() {
+    let Some(redis) = Redis::new(&DURABLE) else { return };
+    let redis = redis.with_tls();
+    // The system's roots do not vouch for it, and nothing is sent to it.
+    let error = Spent::open(&redis.url()).await.expect_err("a refusal");
+    assert!(matches!(error, StoreError::Failed(_)), "{error}");
+    let mut one = Gateway::trusting(&redis.url(), Some(&redis.root()));
+    let mut two = Gateway::trusting(&redis.url(), Some(&redis.root()));
+    let mut taken = Taken::default();
+    for gateway in [&mut one, &mut two] {
+        gateway.ask(0..TOKENS);
+        assert_eq!(taken.hear(gateway, TOKENS as usize) as u64, TOKENS);
+    }
+    taken.assert_once();
+    assert_eq!(taken.0.len() as u64, TOKENS);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,6 +3,7 @@
 use crate::build::program;
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
+use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -19,7 +20,7 @@ pub struct Guest {
     lines: Receiver<String>,
     seen: Vec<String>,
     told: usize,
-    port: u16,
+    address: String,
 }
 
 /// What a guest is started from.
@@ -42,9 +43,14 @@ impl Guest {
 
     /// Starts a guest without waiting.
     pub fn start(start: &Start<'_>) -> Result<Self> {
-        let port = free_port()?;
-        let mut launcher = Command::new(program("cloister-launch")?)
-            .args(["run", "--platform", "model", "--listen", &format!("127.0.0.1:{port}")])
+        let address = format!("127.0.0.1:{}", free_port()?);
+        Self::start_at(Command::new(program("cloister-launch")?), address, start)
+    }
+
+    /// The same at `ADDRESS:PORT`, which may be another machine's: `launcher` starts `cloister-launch` there.
+    pub fn start_at(mut launcher: Command, address: String, start: &Start<'_>) -> Result<Self> {
+        let mut launcher = launcher
+            .args(["run", "--platform", "model", "--listen", &address])
             .arg("--image")
             .arg(start.image)
             .arg("--weights")
@@ -63,12 +69,25 @@ impl Guest {
         if let Some(stderr) = launcher.stderr.take() {
             std::thread::spawn(move || forward(stderr, &sender));
         }
-        Ok(Self { launcher, lines, seen: Vec::new(), told: 0, port })
+        Ok(Self { launcher, lines, seen: Vec::new(), told: 0, address })
     }
 
     /// Where the guest listens.
     pub fn server(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
+        self.address.clone()
+    }
+
+    /// Sends a signal to the machine itself, its QEMU.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        let launcher = self.launcher.id();
+        let qemu = fs::read_dir("/proc")?.flatten().find_map(|entry| {
+            // `pid (name) state parent …`, proc_pid_stat(5); the name may hold anything.
+            let stat = fs::read_to_string(entry.path().join("stat")).ok()?;
+            let parent: u32 = stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()?;
+            (parent == launcher).then(|| entry.file_name().to_str()?.parse().ok())?
+        });
+        let qemu = qemu.and_then(Pid::from_raw).context("the launcher has no machine")?;
+        kill_process(qemu, signal).context("cannot reach the machine")
     }
 
     /// Everything the launcher has printed so far, standard output and error in the order in which they came.

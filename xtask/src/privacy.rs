@@ -13,9 +13,10 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-/// Names in the log.
-const GATEWAY: &str = "gateway.localhost";
-const ISSUER: &str = "issuer.localhost";
+/// The gateway's name in the log.
+pub const GATEWAY: &str = "gateway.localhost";
+/// The issuer's.
+pub const ISSUER: &str = "issuer.localhost";
 /// Where each party listens: addresses of this machine that tell them apart in a capture.
 pub const RELAY_AT: &str = "127.0.0.3";
 /// The gateway's address.
@@ -30,7 +31,7 @@ pub struct Service {
 
 impl Service {
     /// Starts a program and waits until it says where it listens.
-    fn start(command: &mut Command) -> Result<Self> {
+    pub fn start(command: &mut Command) -> Result<Self> {
         let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -68,9 +69,14 @@ impl Service {
         self.output.lock().map(|text| text.clone()).unwrap_or_default()
     }
 
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        kill_process(Pid::from_child(&self.child), signal).context("cannot reach a service")
+    }
+
     /// Ends it as an operator does; it must end well.
     pub fn stop(mut self) -> Result<()> {
-        kill_process(Pid::from_child(&self.child), Signal::TERM).context("cannot stop a service")?;
+        self.signal(Signal::TERM)?;
         let deadline = Instant::now() + Duration::from_secs(60);
         loop {
             if let Some(status) = self.child.try_wait()? {
@@ -103,6 +109,40 @@ fn keep(mut stream: impl Read + Send + 'static, output: Arc<Mutex<String>>) {
     });
 }
 
+/// Keys of gateway and issuer in a folder, in the log, with their proofs beside them; and one account, whose credential is in the
+/// file `credential`.
+pub struct Keys {
+    /// Of the issuer's key. Its folder is `issuer`.
+    pub issuer_proof: PathBuf,
+    /// Of the gateway's key, which is in `keys`.
+    pub gateway_proof: PathBuf,
+}
+
+impl Keys {
+    /// Makes and logs them.
+    pub fn make(folder: &Path, log: &Log) -> Result<Self> {
+        let quiet = |command: &mut Command| run(command.stdout(Stdio::null()));
+
+        let issuer = folder.join("issuer");
+        let issue = |words: &[&str]| -> Result<Command> {
+            let mut command = Command::new(program("cloister-issuer")?);
+            command.args(words).arg("--folder").arg(&issuer);
+            Ok(command)
+        };
+        quiet(&mut issue(&["init", "--name", ISSUER])?)?;
+        let entry = printed(&mut issue(&["new-key"])?)?;
+        quiet(issue(&["account", "add", "demo"])?.arg("--credential").arg(folder.join("credential")))?;
+        let issuer_proof = prove(folder, log, &entry, "issuer-key", ISSUER, "token-issuer")?;
+
+        let keys = folder.join("keys");
+        let mut new_key = Command::new(program("cloister-gateway")?);
+        new_key.args(["new-key", "--name", GATEWAY, "--keys"]).arg(&keys);
+        let entry = printed(&mut new_key)?;
+        let gateway_proof = prove(folder, log, &entry, "ohttp-key", GATEWAY, "gateway")?;
+        Ok(Self { issuer_proof, gateway_proof })
+    }
+}
+
 /// Issuer, gateway and relay.
 pub struct Privacy {
     folder: PathBuf,
@@ -125,24 +165,7 @@ impl Privacy {
             fs::remove_dir_all(folder).with_context(|| format!("cannot remove {}", folder.display()))?;
         }
         fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
-        let quiet = |command: &mut Command| run(command.stdout(Stdio::null()));
-
-        let issuer = folder.join("issuer");
-        let issue = |words: &[&str]| -> Result<Command> {
-            let mut command = Command::new(program("cloister-issuer")?);
-            command.args(words).arg("--folder").arg(&issuer);
-            Ok(command)
-        };
-        quiet(&mut issue(&["init", "--name", ISSUER])?)?;
-        let entry = printed(&mut issue(&["new-key"])?)?;
-        quiet(issue(&["account", "add", "demo"])?.arg("--credential").arg(folder.join("credential")))?;
-        let issuer_proof = prove(folder, log, &entry, "issuer-key", ISSUER, "token-issuer")?;
-
-        let keys = folder.join("keys");
-        let mut new_key = Command::new(program("cloister-gateway")?);
-        new_key.args(["new-key", "--name", GATEWAY, "--keys"]).arg(&keys);
-        let entry = printed(&mut new_key)?;
-        let gateway_proof = prove(folder, log, &entry, "ohttp-key", GATEWAY, "gateway")?;
+        let Keys { issuer_proof, gateway_proof } = Keys::make(folder, log)?;
 
         let config = folder.join("gateway.toml");
         let trust = trust(log, &[("issuer-key", ISSUER, "token-issuer")], None)?;
@@ -169,11 +192,9 @@ impl Privacy {
         )?;
         let relay = Service::start(Command::new(program("cloister-relay")?).arg("--config").arg(&config))?;
         let at = format!("127.0.0.1:{}", free_port()?);
-        let issuer = Service::start(&mut {
-            let mut command = issue(&["serve"])?;
-            command.args(["--listen", &at]);
-            command
-        })?;
+        let mut serve = Command::new(program("cloister-issuer")?);
+        serve.args(["serve", "--listen", &at, "--folder"]).arg(folder.join("issuer"));
+        let issuer = Service::start(&mut serve)?;
         fs::write(folder.join("mirror"), gateway_proof.display().to_string())?;
         Ok(Self { folder: folder.into(), relay, gateway, issuer })
     }

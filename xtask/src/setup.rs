@@ -29,6 +29,8 @@ const REDIS: Tool = Tool { program: "redis-server", package: "redis-server", pro
 /// Debian keeps the servers' programs out of the path, one folder for each version.
 const POSTGRESQL: Tool =
     Tool { program: "sh", package: "postgresql", probe: &["-c", "ls /usr/lib/postgresql/*/bin/initdb"] };
+/// Hosts of their own on one machine.
+const IP: Tool = Tool { program: "ip", package: "iproute2", probe: &["-V"] };
 const APT: Tool = Tool { program: "apt-cache", package: "apt", probe: &["--version"] };
 const DPKG: Tool = Tool { program: "dpkg-deb", package: "dpkg", probe: &["--version"] };
 
@@ -57,6 +59,11 @@ pub fn for_chroot() -> Result<()> {
 /// What the tests of the stores of spent tokens need.
 pub fn for_stores() -> Result<()> {
     install(&[REDIS, POSTGRESQL])
+}
+
+/// What puts processes on hosts of their own.
+pub fn for_hosts() -> Result<()> {
+    install(&[IP])
 }
 
 /// What `cargo ci` needs.

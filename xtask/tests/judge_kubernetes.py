@@ -1,6 +1,7 @@
 """Judges the manifests of deploy/kubernetes: Kubernetes' own schemas, and what every workload of this project must have."""
 import pathlib
 import sys
+import tomllib
 
 import kubernetes_validate
 import yaml
@@ -39,6 +40,23 @@ def workload(path, document):
         required("memory" in container["resources"]["limits"], path, f"{name} may take all memory")
 
 
+def role(path, document):
+    """An account of the cluster that may look, and at nothing but who the guests are."""
+    for rule in document["rules"]:
+        asks = set(rule["verbs"]) <= {"get", "list", "watch"} and rule["resources"] == ["endpointslices"]
+        required(asks, path, f"{document['metadata']['name']} may do more than look for guests")
+
+
+def configuration(path, document):
+    """TOML in it is TOML."""
+    for name, text in document.get("data", {}).items():
+        if name.endswith(".toml"):
+            try:
+                tomllib.loads(text)
+            except tomllib.TOMLDecodeError as error:
+                sys.exit(f"{path}: {name}: {error}")
+
+
 def selects(policy, labels):
     selector = policy["spec"]["podSelector"]
     wanted = selector.get("matchLabels", {})
@@ -54,6 +72,11 @@ def main(folder):
     seen = 0
     for path, document in everything:
         kubernetes_validate.validate(document, VERSION, strict=True)
+        required(document["kind"] not in ("ClusterRole", "ClusterRoleBinding"), path, "a role in the whole cluster")
+        if document["kind"] == "Role":
+            role(path, document)
+        if document["kind"] == "ConfigMap":
+            configuration(path, document)
         if document["kind"] not in ("Deployment", "DaemonSet", "StatefulSet"):
             continue
         seen += 1

@@ -53,7 +53,7 @@ async fn way_to(guest: SocketAddr, mode: Mode) -> Way {
     let listen = async || TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let (at_gateway, at_relay) = (listen().await, listen().await);
     let url = format!("http://{}/", at_gateway.local_addr().expect("an address"));
-    let listed = GatewayAt { path: "/gateway".into(), url, roots: None };
+    let listed = GatewayAt { path: "/gateway".into(), url, ..GatewayAt::default() };
     let relay = Relay::new(&[listed], Path::new("."), relay::Limits::default()).expect("a relay");
     let (relay, url) =
         (Arc::new(relay), format!("http://{}/gateway", at_relay.local_addr().expect("an address")));

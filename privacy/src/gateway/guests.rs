@@ -1,5 +1,6 @@
 //! Which guest serves a session (REQUIREMENTS C7): the choice sees the guests and chance, and nothing of any request.
 
+use super::slices::Slices;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -33,18 +34,29 @@ impl Drop for Claim {
     }
 }
 
-/// All guests: those that the names resolve to now. One that has left its name is drained: it keeps its sessions and gets
-/// no new ones.
+/// All guests: those that the names resolve to now, and those that Kubernetes lists. One that has left its name or list is drained:
+/// it keeps its sessions and gets no new ones.
 #[derive(Debug, Default)]
 pub struct Guests {
     names: RwLock<Vec<String>>,
+    slices: Option<Slices>,
+    /// What the slices said last.
+    listed: RwLock<BTreeSet<SocketAddr>>,
+    /// Whether the slices could not be read the last time: said once.
+    is_blind: AtomicBool,
     known: RwLock<Vec<Arc<Guest>>>,
 }
 
 impl Guests {
     /// Guests at these `HOST:PORT`.
     pub fn new(names: Vec<String>) -> Self {
-        Self { names: RwLock::new(names), known: RwLock::default() }
+        Self { names: RwLock::new(names), ..Self::default() }
+    }
+
+    /// And those of these slices.
+    #[must_use]
+    pub fn with_slices(self, slices: Slices) -> Self {
+        Self { slices: Some(slices), ..self }
     }
 
     /// Replaces the names, from the next [`Self::probe`] on.
@@ -54,8 +66,8 @@ impl Guests {
         }
     }
 
-    /// Resolves the names and tries a connection to each guest. A name that does not resolve keeps nobody out whom another one
-    /// names; if none does, the guests stay as they were.
+    /// Resolves the names, asks Kubernetes, and tries a connection to each guest. A name that does not resolve keeps nobody out whom
+    /// another one names; if none does, and Kubernetes does not answer, the guests stay as they were.
     pub async fn probe(&self) {
         let names = self.names.read().map(|names| names.clone()).unwrap_or_default();
         let mut addresses = BTreeSet::new();
@@ -64,7 +76,9 @@ impl Guests {
                 addresses.extend(found.take(MAX_GUESTS));
             }
         }
-        if !addresses.is_empty()
+        let is_listed = self.look_at_slices().await;
+        addresses.extend(self.listed.read().map(|listed| listed.clone()).unwrap_or_default());
+        if (is_listed || !addresses.is_empty())
             && let Ok(mut known) = self.known.write()
         {
             let mut old = std::mem::take(&mut *known);
@@ -94,6 +108,25 @@ impl Guests {
         }
     }
 
+    /// Asks Kubernetes again; whether it said who is there. If not, what it said before holds.
+    async fn look_at_slices(&self) -> bool {
+        let Some(slices) = &self.slices else { return false };
+        match slices.list().await {
+            Ok(found) => {
+                if self.is_blind.swap(false, Relaxed) {
+                    eprintln!("the guests are listed again");
+                }
+                self.listed.write().map(|mut listed| *listed = found).is_ok()
+            }
+            Err(error) => {
+                if !self.is_blind.swap(true, Relaxed) {
+                    eprintln!("error: {error}; the guests that were listed before stay in use");
+                }
+                false
+            }
+        }
+    }
+
     fn all(&self) -> Vec<Arc<Guest>> {
         self.known.read().map(|known| known.clone()).unwrap_or_default()
     }
@@ -114,6 +147,7 @@ impl Guests {
             match timeout(CONNECT, TcpStream::connect(guest.address)).await {
                 Ok(Ok(stream)) => {
                     let _ = stream.set_nodelay(true);
+                    let _ = crate::keepalive::watch(&stream);
                     return Some((stream, claim));
                 }
                 _ => guest.up.store(false, Relaxed),

@@ -8,6 +8,7 @@ mod guests;
 pub mod keys;
 mod replay;
 mod session;
+pub mod slices;
 
 #[cfg(test)]
 mod tests;

@@ -376,7 +376,7 @@ async fn recorder(answer: fn() -> Response<Body>) -> (String, Arc<Mutex<Vec<(Met
 async fn relay_to(url: String, limits: relay::Limits) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let at = format!("http://{}/gateway", listener.local_addr().unwrap());
-    let listed = GatewayAt { path: "/gateway".into(), url, roots: None };
+    let listed = GatewayAt { path: "/gateway".into(), url, ..GatewayAt::default() };
     let relay = Arc::new(Relay::new(&[listed], Path::new("."), limits).unwrap());
     let service = move |request| relay.clone().handle(request);
     tokio::spawn(serve(
@@ -471,7 +471,7 @@ async fn c8_connections_that_drip_or_say_nothing_are_closed() {
     let (url, _) = recorder(talkative).await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let listed = GatewayAt { path: "/gateway".into(), url, roots: None };
+    let listed = GatewayAt { path: "/gateway".into(), url, ..GatewayAt::default() };
     let relay = Arc::new(Relay::new(&[listed], Path::new("."), relay::Limits::default()).unwrap());
     let limits = serve::Limits { connections: 8, idle_seconds: 1 };
     let service = move |request| relay.clone().handle(request);

@@ -4,7 +4,10 @@
 //! them (`Incremental: ?1`, draft-ietf-httpbis-incremental). Of a request's head it passes on media type, length and
 //! `Incremental`; everything else stays here: addresses, cookies, `Forwarded`, user agents. It logs nothing of a request.
 
+mod resolve;
+
 use crate::body::Body;
+use crate::keepalive;
 use crate::ohttp::Form;
 use crate::serve::problem;
 use bytes::Bytes;
@@ -17,9 +20,11 @@ use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use resolve::Addresses;
 use serde::Deserialize;
 use std::fmt::Write;
 use std::io;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -34,8 +39,8 @@ const INCREMENTAL: HeaderName = HeaderName::from_static("incremental");
 /// Media type of problems, which gateways answer with outside of the encapsulation.
 const PROBLEM: &str = "application/problem+json";
 
-/// A gateway that this relay serves.
-#[derive(Clone, Debug, Deserialize)]
+/// A gateway that this relay serves, or several of them that have one name and the same keys.
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GatewayAt {
     /// Path of the relay's own under which clients reach it.
@@ -44,6 +49,9 @@ pub struct GatewayAt {
     pub url: String,
     /// PEM file with the roots that its certificate must chain to; without it, those of the system.
     pub roots: Option<PathBuf>,
+    /// Addresses in place of those that the URL's name has.
+    #[serde(default)]
+    pub addresses: Vec<IpAddr>,
 }
 
 /// What an exchange may cost.
@@ -88,7 +96,7 @@ type Outgoing = UnsyncBoxBody<Bytes, io::Error>;
 struct Target {
     path: String,
     uri: Uri,
-    client: Client<HttpsConnector<HttpConnector>, Outgoing>,
+    client: Client<HttpsConnector<HttpConnector<Addresses>>, Outgoing>,
 }
 
 /// What has happened, in numbers.
@@ -239,10 +247,13 @@ fn target(gateway: &GatewayAt, folder: &Path) -> Result<Target, RelayError> {
         (None, true) => crate::tls::client_without_roots()?,
     };
     let connector = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http();
-    let mut http = HttpConnector::new();
+    let mut http = HttpConnector::new_with_resolver(Addresses::new(&gateway.addresses));
     http.enforce_http(false);
     http.set_nodelay(true);
     http.set_connect_timeout(Some(Duration::from_secs(5)));
+    http.set_keepalive(Some(keepalive::IDLE));
+    http.set_keepalive_interval(Some(keepalive::INTERVAL));
+    http.set_keepalive_retries(Some(keepalive::RETRIES));
     // HTTP/1.1, a connection for each exchange: on one HTTP/2 connection those who read slowly would use up the window of all,
     // and a load balancer could not spread them over gateways.
     let connector = connector.enable_http1().wrap_connector(http);

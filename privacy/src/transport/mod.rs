@@ -44,7 +44,9 @@ pub enum TransportError {
     #[error("the gateway has no guest for this session now (HTTP status {0}); try again later")]
     Unavailable(u16),
     /// What came was not whole.
-    #[error("what came through the relay was cut off")]
+    #[error(
+        "what came through the relay was cut off, as a guest, the gateway or the relay went away; try again with another one"
+    )]
     Truncated,
     /// What came was altered, or is not what a gateway says.
     #[error("what came through the relay is not what the gateway sent")]

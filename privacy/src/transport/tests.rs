@@ -89,7 +89,7 @@ impl Line {
         let listen = async || TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (at_gateway, at_relay) = (listen().await, listen().await);
         let url = format!("http://{}/", at_gateway.local_addr().unwrap());
-        let listed = GatewayAt { path: "/gateway".into(), url: url.clone(), roots: None };
+        let listed = GatewayAt { path: "/gateway".into(), url: url.clone(), ..GatewayAt::default() };
         let relay = Arc::new(Relay::new(&[listed], Path::new("."), relay::Limits::default()).unwrap());
         let relay_url = format!("http://{}/gateway", at_relay.local_addr().unwrap());
         let handler = gateway.clone();

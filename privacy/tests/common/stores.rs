@@ -49,6 +49,8 @@ pub struct Redis {
     port: u16,
     settings: Vec<&'static str>,
     child: Option<Child>,
+    /// Where its second port is, if it has one for TLS.
+    tls_port: Option<u16>,
 }
 
 /// Settings that keep what was written.
@@ -63,9 +65,36 @@ impl Redis {
             return None;
         }
         let folder = tempfile::tempdir().unwrap();
-        let mut server = Self { folder, port: free_port(), settings: settings.into(), child: None };
+        let mut server =
+            Self { folder, port: free_port(), settings: settings.into(), child: None, tls_port: None };
         server.start();
         Some(server)
+    }
+
+    /// The same behind a certificate for 127.0.0.1, whose root is in `root.pem` of the folder.
+    pub fn with_tls(mut self) -> Self {
+        use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+        let mut root = CertificateParams::new(Vec::new()).unwrap();
+        root.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let root = CertifiedIssuer::self_signed(root, KeyPair::generate().unwrap()).unwrap();
+        let key = KeyPair::generate().unwrap();
+        let server = CertificateParams::new(vec!["127.0.0.1".into()]).unwrap().signed_by(&key, &root);
+        for (file, text) in [
+            ("root.pem", root.pem()),
+            ("server.pem", server.unwrap().pem()),
+            ("server.key", key.serialize_pem()),
+        ] {
+            std::fs::write(self.folder.path().join(file), text).unwrap();
+        }
+        self.kill();
+        self.tls_port = Some(free_port());
+        self.start();
+        self
+    }
+
+    /// The root of its certificate.
+    pub fn root(&self) -> PathBuf {
+        self.folder.path().join("root.pem")
     }
 }
 
@@ -78,7 +107,10 @@ fn server_name() -> Option<&'static str> {
 
 impl Server for Redis {
     fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}", self.port)
+        match self.tls_port {
+            Some(port) => format!("rediss://127.0.0.1:{port}"),
+            None => format!("redis://127.0.0.1:{}", self.port),
+        }
     }
 
     fn kill(&mut self) {
@@ -92,6 +124,12 @@ impl Server for Redis {
         let mut command = Command::new(server_name().unwrap());
         command.args(["--bind", "127.0.0.1", "--save", "", "--port", &self.port.to_string(), "--dir"]);
         command.arg(self.folder.path()).args(&self.settings).stdin(Stdio::null()).stdout(Stdio::null());
+        if let Some(port) = self.tls_port {
+            let file = |name: &str| self.folder.path().join(name);
+            command.args(["--tls-port", &port.to_string(), "--tls-auth-clients", "no", "--tls-cert-file"]);
+            command.arg(file("server.pem")).arg("--tls-key-file").arg(file("server.key"));
+            command.arg("--tls-ca-cert-file").arg(file("root.pem"));
+        }
         self.child = Some(command.spawn().unwrap());
         let address = format!("127.0.0.1:{}", self.port);
         until("Redis", || {

@@ -4,7 +4,9 @@
 mod bad_input;
 mod digests;
 mod fixture;
+mod fleet;
 mod hostile;
+mod hosts;
 mod log;
 mod main_job;
 mod memory;

@@ -1,10 +1,11 @@
 //! `gateway.toml`.
 
-use anyhow::{Context, Result};
-use privacy::gateway::Limits;
+use anyhow::{Context, Result, ensure};
+use privacy::gateway::{Limits, slices};
 use privacy::keys::Mirror;
 use privacy::serve::Listen;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use std::path::{Path, PathBuf};
 use transparency::entry::Name;
 use transparency::trust::Trust;
@@ -17,11 +18,16 @@ pub struct Config {
     /// Folder of keys.
     pub keys: PathBuf,
     /// `HOST:PORT` of guests.
+    #[serde(default)]
     pub guests: Vec<String>,
+    /// A Service of Kubernetes whose endpoints are guests.
+    pub kubernetes: Option<slices::Config>,
     pub listen: Listen,
     pub tokens: Tokens,
     /// What the issuer's key must be proven by.
-    pub log: Trust,
+    log: Option<Trust>,
+    /// File with a `[log]` section in place of one here.
+    trust: Option<PathBuf>,
     #[serde(default)]
     pub limits: Limits,
 }
@@ -42,11 +48,17 @@ pub struct Tokens {
 impl Config {
     /// Reads it, and makes its paths those of its folder.
     pub fn load(path: &Path) -> Result<Self> {
-        let text =
-            std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-        let mut config: Self =
-            toml::from_str(&text).with_context(|| format!("{} is not as it must be", path.display()))?;
+        let mut config: Self = read(path)?;
+        ensure!(
+            !config.guests.is_empty() || config.kubernetes.is_some(),
+            "{} names no guests: list some in `guests`, or name a Service in [kubernetes]",
+            path.display()
+        );
         let folder = path.parent().unwrap_or(Path::new("."));
+        if let Some(file) = &config.trust {
+            ensure!(config.log.is_none(), "{} has both `trust` and [log]: keep one", path.display());
+            config.log = Some(read::<Trusted>(&folder.join(file))?.log);
+        }
         config.keys = folder.join(&config.keys);
         config.tokens.floors = folder.join(&config.tokens.floors);
         for mirror in &mut config.tokens.key_mirrors {
@@ -59,4 +71,19 @@ impl Config {
         }
         Ok(config)
     }
+
+    /// What the issuer's key must be proven by.
+    pub fn trust(&self) -> Result<&Trust> {
+        self.log.as_ref().context("there is neither a [log] section nor `trust`, the file of one")
+    }
+}
+
+#[derive(Deserialize)]
+struct Trusted {
+    log: Trust,
+}
+
+fn read<T: DeserializeOwned>(path: &Path) -> Result<T> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    toml::from_str(&text).with_context(|| format!("{} is not as it must be", path.display()))
 }

@@ -20,8 +20,12 @@ Examples:
 
 gateway.toml:
   name = \"gateway.example\"
-  keys = \"keys\"                                   # the folder; read again every minute, and so is this file's list of guests
+  keys = \"keys\"                                   # the folder; read again every minute and at SIGHUP, and so is this file's list of guests
   guests = [\"guest-1.example:4433\", \"guests.internal:4433\"]     # every address that a name resolves to is a guest
+
+  [kubernetes]                                    # beside or in place of `guests`: the endpoints of a Service, as its slices list them
+  service = \"guests\"
+  port = \"guest\"
 
   [listen]
   address = \"0.0.0.0:443\"
@@ -33,7 +37,7 @@ gateway.toml:
   floors = \"floors.json\"                          # what was seen of its keys
   spent = \"redb:spent.redb\"                       # or redis://…, postgres://…: shared by all gateways
 
-  [log]                                           # as cloister-log trust prints it
+  [log]                                           # as cloister-log trust prints it; or, at the top: trust = \"trust.toml\"
   …
 
 SIGTERM ends it once the sessions at work are done, at the latest after --grace seconds.

@@ -3,15 +3,17 @@
 use crate::config::{Config, Tokens};
 use crate::now;
 use anyhow::{Context, Result, bail};
+use privacy::gateway::slices::Slices;
 use privacy::gateway::{Gateway, Guests, keys};
 use privacy::keys::{Floors, IssuerKey, prove};
 use privacy::serve::run;
 use privacy::token::challenge::Challenge;
 use privacy::token::spent::Spent;
 use privacy::token::till::Till;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use transparency::entry::Kind;
 use transparency::trust::Trust;
 
@@ -24,12 +26,16 @@ pub async fn serve(path: &Path, grace: u64) -> Result<()> {
     let config = Config::load(path)?;
     let keys = keys::load(&config.keys, now()?)?;
     let challenge = Challenge::new(&config.tokens.issuer, &[&config.name])?;
-    let issuer = issuer_keys(&config.tokens, &config.log).await?;
+    let issuer = issuer_keys(&config.tokens, config.trust()?).await?;
     let newest = issuer.iter().max_by_key(|key| key.not_before).context("the issuer has no key")?;
     let asked = challenge.www_authenticate(newest.key.spki());
     let spent = Spent::open(&config.tokens.spent).await?;
     let till = Arc::new(Till::new(&[challenge], issuer, spent));
-    let guests = Arc::new(Guests::new(config.guests.clone()));
+    let mut guests = Guests::new(config.guests.clone());
+    if let Some(kubernetes) = &config.kubernetes {
+        guests = guests.with_slices(Slices::new(kubernetes)?);
+    }
+    let guests = Arc::new(guests);
     guests.probe().await;
     let gateway = Arc::new(Gateway::new(keys, till.clone(), asked, guests.clone(), config.limits));
     tokio::spawn(async move {
@@ -38,7 +44,8 @@ pub async fn serve(path: &Path, grace: u64) -> Result<()> {
             guests.probe().await;
         }
     });
-    tokio::spawn(reload(path.to_owned(), gateway.clone(), till));
+    let hangup = signal(SignalKind::hangup())?;
+    tokio::spawn(reload(path.to_owned(), gateway.clone(), till, hangup));
     let counted = gateway.clone();
     let service = move |request| gateway.clone().handle(request);
     let folder = path.parent().unwrap_or(Path::new("."));
@@ -46,15 +53,18 @@ pub async fn serve(path: &Path, grace: u64) -> Result<()> {
     Ok(())
 }
 
-/// Reads keys and guests again from time to time; what cannot be read stays as it was.
-async fn reload(path: std::path::PathBuf, gateway: Arc<Gateway>, till: Arc<Till>) {
+/// Reads keys and guests again from time to time, and at SIGHUP; what cannot be read stays as it was.
+async fn reload(path: PathBuf, gateway: Arc<Gateway>, till: Arc<Till>, mut hangup: Signal) {
     loop {
-        tokio::time::sleep(RELOAD).await;
+        tokio::select! {
+            () = tokio::time::sleep(RELOAD) => {}
+            _ = hangup.recv() => {}
+        }
         let again = async {
             let config = Config::load(&path)?;
             gateway.set_keys(keys::load(&config.keys, now()?)?);
+            till.set_keys(issuer_keys(&config.tokens, config.trust()?).await?);
             gateway.set_guests(config.guests);
-            till.set_keys(issuer_keys(&config.tokens, &config.log).await?);
             anyhow::Ok(())
         };
         if let Err(error) = again.await {

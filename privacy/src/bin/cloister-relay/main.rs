@@ -22,7 +22,8 @@ relay.toml:
 
   [[gateway]]                                # clients use https://relay.example/gateway
   path = \"/gateway\"
-  url = \"https://gateway.example/\"
+  url = \"https://gateway.example/\"         # every address that the name resolves to is a gateway
+  # addresses = [\"192.0.2.1\", \"192.0.2.2\"]    # in place of those
 
 SIGTERM ends it once the exchanges at work are done, at the latest after --grace seconds.
 Exit codes: 0 done, 1 failed, 2 wrong arguments.";
