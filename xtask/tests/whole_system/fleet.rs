@@ -96,7 +96,17 @@ fn store(hosts: &Hosts, folder: &Path) -> Store {
     ] {
         command.arg(option).arg(folder.join(file));
     }
-    command.args(["--tls-auth-clients", "no", "--appendonly", "yes", "--appendfsync", "always"]);
+    // Others than this machine connect, and without a password.
+    command.args([
+        "--protected-mode",
+        "no",
+        "--tls-auth-clients",
+        "no",
+        "--appendonly",
+        "yes",
+        "--appendfsync",
+        "always",
+    ]);
     command.args(["--maxmemory-policy", "noeviction", "--save", "", "--dir"]).arg(state);
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("Redis starts");
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
