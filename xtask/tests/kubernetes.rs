@@ -45,7 +45,7 @@ fn manifests_are_valid_and_wrong_ones_are_refused() {
 }
 
 /// A ConfigMap's file of a manifest.
-fn file_in<'m>(manifest: &'m str, name: &str) -> String {
+fn file_in(manifest: &str, name: &str) -> String {
     let lines = manifest.lines().skip_while(|line| line.trim() != format!("{name}: |")).skip(1);
     let inside = lines.take_while(|line| line.is_empty() || line.starts_with("    "));
     inside.map(|line| line.strip_prefix("    ").unwrap_or_default().to_owned() + "\n").collect()
