@@ -346,7 +346,7 @@ impl Answer {
     }
 
     /// It broke off, and the person is told so, and what to do.
-    fn is_broken(self) {
+    fn breaks_off(self) {
         let (status, complaint) = self.end();
         assert_eq!(status.code(), Some(8), "{complaint}");
         assert!(complaint.contains("try again"), "{complaint}");
@@ -438,7 +438,7 @@ fn a_fleet_loses_guests_and_gateways_and_goes_on() {
     let before = fs::read(&wallet).unwrap();
     assert!(fleet.verify(first).status.success());
     drop(fleet.gateways[0].take());
-    answer.is_broken();
+    answer.breaks_off();
     for _ in 0..4 {
         let good = fleet.verify(EITHER);
         assert!(good.status.success(), "{}", said(&good));
@@ -464,7 +464,7 @@ fn a_fleet_loses_guests_and_gateways_and_goes_on() {
         answer.begins();
         let lost = fleet.serving();
         fleet.hosts.unplug(GUESTS[lost]);
-        answer.is_broken();
+        answer.breaks_off();
         fleet.summarize(second).succeeds();
     }
 }
