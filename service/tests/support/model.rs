@@ -126,8 +126,9 @@ pub fn chatml_manifest(tokenizer: &Tokenizer) -> Option<Manifest> {
     let open = |role: &str| [vec![start], tokenizer.encode(&format!("{role}\n"))].concat();
     let mut manifest = manifest();
     manifest.model.name = "local".into();
-    // The answers of a small model on a host in one multiple.
-    (manifest.limits.pace_ms, manifest.limits.answer_records) = (50, 8);
+    // As in models/manifest.toml.
+    (manifest.limits.pace_ms, manifest.limits.answer_records) = (50, 40);
+    manifest.limits.output_tokens = 256;
     let stop = [Some(end), tokenizer.control("<|endoftext|>")].into_iter().flatten().collect();
     manifest.template = ChatTemplate::from_turns(
         &[],

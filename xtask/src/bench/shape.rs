@@ -9,7 +9,7 @@ use super::{Figures, Subject};
 use crate::capture::{Observer, Record};
 use anyhow::{Context, Result, ensure};
 use chats::{Class, Dice};
-use classifier::{Example, auc};
+use classifier::{Auc, Example, auc};
 use client::session::Session;
 use client::{policy, task};
 use host::Host;
@@ -23,30 +23,43 @@ pub const SUBJECT: Subject =
 
 /// Clients at the same time, each with a connection and an observer of its own.
 const CLIENTS: u64 = 4;
-/// Exchanges of each class for each client; half of them train the classifier, the others test it.
-const EXCHANGES: usize = 100;
+/// Exchanges for each client, of a class that chance picks.
+const EXCHANGES: usize = 180;
 const PATIENCE: Duration = Duration::from_secs(60);
 const COMMAND: &str = "cargo bench-all shape";
 
 fn run(figures: &mut Figures<'_>) -> Result<()> {
     for (is_shaped, name) in [(false, "without shape"), (true, "with shape")] {
-        let host = Host::start(is_shaped)?;
         for (what, classes) in chats::EXPERIMENTS {
+            let name = format!("{what}, {name}");
+            let only = &figures.options().only;
+            if !only.is_empty() && !only.iter().any(|words| name.contains(words)) {
+                continue;
+            }
+            let host = Host::start(is_shaped)?;
             let examples = capture(&host, is_shaped, *classes)?;
-            let sizes: Vec<Example> = examples.iter().map(|example| example.only(SIZES)).collect();
-            let times: Vec<Example> = examples.iter().map(|example| example.only(TIMES)).collect();
-            for (of, examples) in [("sizes and times", &examples), ("sizes", &sizes), ("times", &times)] {
-                figures.add(format!("AUC of {what} from {of}, {name}"), auc(examples), "AUC", COMMAND);
+            let mut add = |of: &str, kept: std::ops::Range<usize>| {
+                let kept: Vec<Example> = examples.iter().map(|example| example.only(kept.clone())).collect();
+                let Auc { area, margin } = auc(&kept);
+                figures.add(format!("{name}: AUC of {of}"), area, "AUC", COMMAND);
+                figures.add(format!("{name}: 95 % of {of}, plus or minus"), margin, "AUC", COMMAND);
+            };
+            add("sizes and times", 0..FEATURES);
+            add("sizes", SIZES);
+            add("times", TIMES);
+            // Which one it is.
+            for (feature, of) in NAMES.iter().enumerate() {
+                add(of, feature..feature + 1);
             }
             let seconds = examples.iter().map(|example| example.features[DURATION]).sum::<f64>();
             let mean = 1000.0 * seconds / examples.len() as f64;
-            figures.add(format!("mean duration of an answer, {what}, {name}"), mean, "ms", COMMAND);
+            figures.add(format!("{name}: mean duration of an answer"), mean, "ms", COMMAND);
         }
     }
     Ok(())
 }
 
-/// Exchanges of both classes in turns, from several clients at once.
+/// Exchanges of both classes, from several clients at once.
 fn capture(host: &Host, is_shaped: bool, classes: [Class; 2]) -> Result<Vec<Example>> {
     let clients: Vec<_> = std::thread::scope(|scope| {
         let handles: Vec<_> =
@@ -71,8 +84,9 @@ fn client(host: &Host, is_shaped: bool, classes: [Class; 2], seed: u64) -> Resul
         let mut session = if is_shaped { session } else { session.without_padding() };
         let mut before = observer.latest().len();
         // The first exchange of a connection is not like the others and is left out.
-        for turn in 0..=2 * EXCHANGES {
-            let class = turn % 2;
+        for turn in 0..=EXCHANGES {
+            // By chance: in turns, what one exchange leaves behind would show in the next.
+            let class = dice.below(2);
             let request = SummarizeRequest { messages: classes[class](&mut dice), max_tokens: None };
             task::summarize(&mut session, &request, |_| {}).await?;
             let records = observer.latest().split_off(before);
@@ -90,6 +104,20 @@ const FEATURES: usize = 12;
 const SIZES: std::ops::Range<usize> = 0..6;
 const TIMES: std::ops::Range<usize> = 6..FEATURES;
 const DURATION: usize = 6;
+const NAMES: [&str; FEATURES] = [
+    "bytes asked",
+    "bytes answered",
+    "records",
+    "mean size",
+    "spread of sizes",
+    "largest size",
+    "time to the last record",
+    "time to the first record",
+    "mean gap",
+    "spread of gaps",
+    "largest gap",
+    "mean time",
+];
 
 /// Sums, means, spreads and extremes of what an observer sees of one exchange.
 fn features(records: &[Record]) -> Result<[f64; FEATURES]> {

@@ -3,8 +3,10 @@
 use super::{FEATURES, moments};
 use std::ops::Range;
 
+/// Parts of the examples, each of which is tested on once.
+const FOLDS: usize = 10;
 /// Steps of gradient descent, and how long each is.
-const STEPS: usize = 3000;
+const STEPS: usize = 1000;
 const RATE: f64 = 0.3;
 /// Weight decay, so that a few hundred examples are not learned by heart.
 const DECAY: f64 = 1e-3;
@@ -24,58 +26,99 @@ impl Example {
     }
 }
 
-/// Trains on half of the examples, drawn in pairs of both classes, and gives the area under the curve for the others: 1 tells
-/// the classes apart, 0.5 is a coin.
-pub fn auc(examples: &[Example]) -> f64 {
-    let (train, test): (Vec<_>, Vec<_>) =
-        examples.iter().enumerate().partition(|(index, _)| index / 2 % 2 == 0);
-    let strip = |half: Vec<(usize, _)>| half.into_iter().map(|(_, example)| example).collect();
-    let (train, test): (Vec<&Example>, Vec<&Example>) = (strip(train), strip(test));
-    let scales: Vec<(f64, f64)> = (0..FEATURES)
-        .map(|at| moments(&train.iter().map(|example| example.features[at]).collect::<Vec<_>>()))
-        .collect();
-    let standard = |example: &Example| -> Vec<f64> {
-        let scaled = example.features.iter().zip(&scales);
-        // What does not vary in training says nothing.
-        scaled
-            .map(|(value, (mean, spread))| if *spread > 1e-12 { (value - mean) / spread } else { 0.0 })
-            .collect()
-    };
-    let inputs: Vec<(Vec<f64>, f64)> =
-        train.iter().map(|example| (standard(example), f64::from(u8::from(example.is_second)))).collect();
-    let (mut weights, mut bias) = ([0.0; FEATURES], 0.0);
-    let score = |input: &[f64], weights: &[f64; FEATURES], bias: f64| {
-        bias + input.iter().zip(weights).map(|(value, weight)| value * weight).sum::<f64>()
-    };
-    for _ in 0..STEPS {
-        let (mut slope, mut bias_slope) = ([0.0; FEATURES], 0.0);
-        for (input, expected) in &inputs {
-            let error = 1.0 / (1.0 + (-score(input, &weights, bias)).exp()) - expected;
-            bias_slope += error;
-            slope.iter_mut().zip(input).for_each(|(slope, value)| *slope += error * value);
-        }
-        let count = inputs.len() as f64;
-        bias -= RATE * bias_slope / count;
-        for (weight, slope) in weights.iter_mut().zip(slope) {
-            *weight -= RATE * (slope / count + DECAY * *weight);
-        }
-    }
-    let scores = |second: bool| -> Vec<f64> {
-        let of = test.iter().filter(|example| example.is_second == second);
-        of.map(|example| score(&standard(example), &weights, bias)).collect()
-    };
-    area(&scores(false), &scores(true))
+/// Area under the ROC curve on examples that the classifier has not seen: 1 tells the classes apart, 0.5 is a coin.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Auc {
+    /// The mean over the folds.
+    pub area: f64,
+    /// Half the width of its 95 % confidence interval.
+    pub margin: f64,
 }
 
-/// The share of pairs in which the second class scores higher; a tie counts half (Mann and Whitney).
-fn area(first: &[f64], second: &[f64]) -> f64 {
-    let pairs = first.iter().flat_map(|low| second.iter().map(move |high| (low, high)));
-    let won = |(low, high): (&f64, &f64)| match high.total_cmp(low) {
+/// Trains on all folds but one and tests on that one, in turns. The interval is that of LeDell, Petersen and van der Laan
+/// (2015): within a fold, the variance of the shares of pairs that each example wins (DeLong and others, 1988).
+pub fn auc(examples: &[Example]) -> Auc {
+    let (mut area, mut variance, mut folds) = (0.0, 0.0, 0.0);
+    for fold in 0..FOLDS {
+        // Both classes in each fold, as evenly as they come.
+        let (mut train, mut test, mut seen) = (Vec::new(), Vec::new(), [0; 2]);
+        for example in examples {
+            let place = &mut seen[usize::from(example.is_second)];
+            *place += 1;
+            if *place % FOLDS == fold { test.push(example) } else { train.push(example) }
+        }
+        let line = Line::train(&train);
+        let scores = |second: bool| -> Vec<f64> {
+            test.iter().filter(|example| example.is_second == second).map(|e| line.score(e)).collect()
+        };
+        let [first, second] = [scores(false), scores(true)];
+        if first.is_empty() || second.is_empty() {
+            continue;
+        }
+        let won: Vec<f64> = second.iter().map(|high| share_below(&first, *high)).collect();
+        let lost: Vec<f64> = first.iter().map(|low| 1.0 - share_below(&second, *low)).collect();
+        let spread = |shares: &[f64]| moments(shares).1.powi(2) / shares.len() as f64;
+        (area, folds) = (area + moments(&won).0, folds + 1.0);
+        variance += spread(&won) + spread(&lost);
+    }
+    Auc { area: area / folds, margin: 1.96 * f64::sqrt(variance) / folds }
+}
+
+/// What training finds: a weight for each feature, standardised as in training.
+struct Line {
+    scales: Vec<(f64, f64)>,
+    weights: [f64; FEATURES],
+    bias: f64,
+}
+
+impl Line {
+    fn train(examples: &[&Example]) -> Self {
+        let column = |at: usize| examples.iter().map(|e| e.features[at]).collect::<Vec<_>>();
+        let scales = (0..FEATURES).map(|at| moments(&column(at))).collect();
+        let mut line = Self { scales, weights: [0.0; FEATURES], bias: 0.0 };
+        let inputs: Vec<_> =
+            examples.iter().map(|e| (line.standard(e), f64::from(u8::from(e.is_second)))).collect();
+        for _ in 0..STEPS {
+            let (mut slope, mut bias_slope) = ([0.0; FEATURES], 0.0);
+            for (input, expected) in &inputs {
+                let error = 1.0 / (1.0 + (-line.sum(input)).exp()) - expected;
+                bias_slope += error;
+                slope.iter_mut().zip(input).for_each(|(slope, value)| *slope += error * value);
+            }
+            let count = inputs.len() as f64;
+            line.bias -= RATE * bias_slope / count;
+            for (weight, slope) in line.weights.iter_mut().zip(slope) {
+                *weight -= RATE * (slope / count + DECAY * *weight);
+            }
+        }
+        line
+    }
+
+    fn score(&self, example: &Example) -> f64 {
+        self.sum(&self.standard(example))
+    }
+
+    fn standard(&self, example: &Example) -> [f64; FEATURES] {
+        // What does not vary in training says nothing.
+        std::array::from_fn(|at| match self.scales[at] {
+            (mean, spread) if spread > 1e-12 => (example.features[at] - mean) / spread,
+            _ => 0.0,
+        })
+    }
+
+    fn sum(&self, input: &[f64; FEATURES]) -> f64 {
+        self.bias + input.iter().zip(&self.weights).map(|(value, weight)| value * weight).sum::<f64>()
+    }
+}
+
+/// The share of `scores` below `score`; a tie counts half. Its mean is the area under the curve (Mann and Whitney).
+fn share_below(scores: &[f64], score: f64) -> f64 {
+    let won = |low: &f64| match score.total_cmp(low) {
         std::cmp::Ordering::Greater => 1.0,
         std::cmp::Ordering::Equal => 0.5,
         std::cmp::Ordering::Less => 0.0,
     };
-    pairs.map(won).sum::<f64>() / (first.len() * second.len()) as f64
+    scores.iter().map(won).sum::<f64>() / scores.len() as f64
 }
 
 #[cfg(test)]
@@ -96,20 +139,23 @@ mod tests {
 
     #[test]
     fn what_differs_is_found_and_what_does_not_is_not() {
-        assert!(auc(&examples(2000.0)) > 0.99);
-        assert!((0.6..0.95).contains(&auc(&examples(300.0))));
-        // Twice the standard error for 200 against 200 is 0.06.
-        assert!((0.4..0.6).contains(&auc(&examples(0.0))));
+        assert!(auc(&examples(2000.0)).area > 0.99);
+        let between = auc(&examples(300.0));
+        assert!((0.6..0.95).contains(&between.area) && between.margin < 0.06, "{between:?}");
+        let none = auc(&examples(0.0));
+        // Hanley and McNeil's margin for 400 against 400 is 0.04.
+        assert!((none.area - 0.5).abs() < 0.08 && (0.03..0.05).contains(&none.margin), "{none:?}");
         let same: Vec<Example> =
             (0..40).map(|i| Example { features: [1.0; FEATURES], is_second: i % 2 == 1 }).collect();
-        assert_eq!(auc(&same), 0.5);
+        assert_eq!(auc(&same), Auc { area: 0.5, margin: 0.0 });
         let others: Vec<Example> = examples(2000.0).iter().map(|example| example.only(4..6)).collect();
-        assert!(auc(&others) < 0.6);
+        assert!(auc(&others).area < 0.6);
     }
 
     #[test]
     fn areas_are_shares_of_pairs() {
-        assert_eq!(area(&[1.0, 2.0], &[3.0]), 1.0);
-        assert_eq!(area(&[1.0, 3.0], &[2.0, 1.0]), 0.375);
+        assert_eq!(share_below(&[1.0, 2.0], 3.0), 1.0);
+        assert_eq!(share_below(&[1.0, 3.0], 2.0), 0.5);
+        assert_eq!(share_below(&[1.0, 3.0], 1.0), 0.25);
     }
 }
