@@ -19,7 +19,7 @@ use privacy::token::structure::{BATCH_REQUEST, Token};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 use stores::{DURABLE, Postgres, Redis, Server};
 
 /// Spends that a gateway has in flight at a time.
@@ -31,7 +31,7 @@ fn figure(name: &str, value: f64, unit: &str) {
 }
 
 fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
+    privacy::clock::now().unwrap()
 }
 
 /// Median over many rounds of the time of one call, in microseconds.

@@ -3,10 +3,47 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+/// Why a file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    /// The system's reason.
+    #[error("cannot read or write {}: {source}", path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// It is there and not what it must be.
+    #[error("{}: {problem}", path.display())]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
+}
+
+impl FileError {
+    /// Makes an error of the system's.
+    #[cfg(feature = "services")]
+    pub(crate) fn io(path: &Path) -> impl Fn(io::Error) -> Self + use<> {
+        let path = path.to_path_buf();
+        move |source| Self::Io { path: path.clone(), source }
+    }
+
+    /// A file that is not what it must be.
+    #[cfg(feature = "issuer")]
+    pub(crate) fn format(path: &Path, problem: impl ToString) -> Self {
+        Self::Format { path: path.into(), problem: problem.to_string() }
+    }
+}
 
 /// Writes a new file with mode 0600; one that is there already is an error.
-pub fn create(path: &Path, bytes: &[u8]) -> io::Result<()> {
+#[cfg(feature = "services")]
+pub(crate) fn create(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     file.write_all(bytes)?;
     file.sync_all()?;
@@ -15,7 +52,7 @@ pub fn create(path: &Path, bytes: &[u8]) -> io::Result<()> {
 
 /// Replaces a file by one with mode 0600. After a crash there is the old one or the new one, and when this returns, the
 /// new one.
-pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".new");
     let new = path.with_file_name(name);

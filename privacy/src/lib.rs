@@ -10,7 +10,8 @@
 
 pub mod bhttp;
 pub mod body;
-mod file;
+pub mod clock;
+pub mod file;
 #[cfg(feature = "services")]
 pub mod gateway;
 #[cfg(feature = "issuer")]
@@ -21,6 +22,8 @@ pub mod keys;
 pub mod ohttp;
 #[cfg(feature = "services")]
 pub mod relay;
+#[cfg(feature = "services")]
+pub mod reload;
 #[cfg(feature = "services")]
 pub mod serve;
 pub mod session;

@@ -4,12 +4,11 @@
 //! requests for the old one are answered until its time is over. Each key has two files: `N.key`, which is secret,
 //! and `N.json`, the entry for the log.
 
-use crate::file;
+use crate::file::{self, FileError};
 use crate::keys::GATEWAY_ROLE;
 use crate::ohttp::{Kem, SecretKey, encode_list};
 use serde::{Deserialize, Serialize};
 use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 use transparency::entry::{Entry, Name, PublicKey, Subject, Version};
 use zeroize::{Zeroize, Zeroizing};
@@ -23,13 +22,8 @@ const HOUR: u64 = 3600;
 #[derive(Debug, thiserror::Error)]
 pub enum KeysError {
     /// A file or the folder cannot be read or written.
-    #[error("cannot read or write {path}: {source}")]
-    File {
-        /// The file or folder.
-        path: PathBuf,
-        /// The system's reason.
-        source: io::Error,
-    },
+    #[error(transparent)]
+    File(#[from] FileError),
     /// A file is no key.
     #[error("{0} is no key that `cloister-gateway new-key` made")]
     Malformed(PathBuf),
@@ -79,20 +73,15 @@ struct Known {
     key: SecretKey,
 }
 
-fn file_error(path: &Path) -> impl FnOnce(io::Error) -> KeysError {
-    let path = path.to_owned();
-    move |source| KeysError::File { path, source }
-}
-
 /// The folder's keys, the newest first.
 fn known(folder: &Path) -> Result<Vec<Known>, KeysError> {
     let mut found = Vec::new();
-    for entry in fs::read_dir(folder).map_err(file_error(folder))? {
-        let path = entry.map_err(file_error(folder))?.path();
+    for entry in fs::read_dir(folder).map_err(FileError::io(folder))? {
+        let path = entry.map_err(FileError::io(folder))?.path();
         if path.extension().is_none_or(|extension| extension != "key") {
             continue;
         }
-        let text = Zeroizing::new(fs::read_to_string(&path).map_err(file_error(&path))?);
+        let text = Zeroizing::new(fs::read_to_string(&path).map_err(FileError::io(&path))?);
         let malformed = || KeysError::Malformed(path.clone());
         let mut file: KeyFile = toml::from_str(&text).map_err(|_| malformed())?;
         let secret = hex::decode(&file.secret).map(Zeroizing::new);
@@ -116,7 +105,7 @@ pub fn load(folder: &Path, now: u64) -> Result<Vec<SecretKey>, KeysError> {
 
 /// Makes a key for `days` from this hour on, and gives the file of its entry for the log.
 pub fn make(folder: &Path, name: &Name, kem: KemName, days: u32, now: u64) -> Result<PathBuf, KeysError> {
-    fs::create_dir_all(folder).map_err(file_error(folder))?;
+    fs::create_dir_all(folder).map_err(FileError::io(folder))?;
     let number = known(folder)?.first().map_or(1, |newest| newest.number + 1);
     let (path, json) = (folder.join(format!("{number}.key")), folder.join(format!("{number}.json")));
     let key = SecretKey::generate(number as u8, kem.into()).map_err(|_| KeysError::Random)?;
@@ -133,8 +122,8 @@ pub fn make(folder: &Path, name: &Name, kem: KemName, days: u32, now: u64) -> Re
     let secret = KeyFile { number, kem, not_after, secret: hex::encode(key.secret()) };
     let text = Zeroizing::new(toml::to_string(&secret).map_err(|_| KeysError::Malformed(path.clone()))?);
     let entry = serde_json::to_vec_pretty(&entry).map_err(|_| KeysError::Malformed(json.clone()))?;
-    file::create(&path, text.as_bytes()).map_err(file_error(&path))?;
-    file::create(&json, &entry).map_err(file_error(&json))?;
+    file::create(&path, text.as_bytes()).map_err(FileError::io(&path))?;
+    file::create(&json, &entry).map_err(FileError::io(&json))?;
     Ok(json)
 }
 
@@ -142,7 +131,7 @@ pub fn make(folder: &Path, name: &Name, kem: KemName, days: u32, now: u64) -> Re
 pub fn retire(folder: &Path, now: u64) -> Result<Vec<u32>, KeysError> {
     let old = known(folder)?.into_iter().filter(|known| now >= known.not_after.saturating_add(LATE));
     old.map(|known| {
-        fs::remove_file(&known.path).map_err(file_error(&known.path))?;
+        fs::remove_file(&known.path).map_err(FileError::io(&known.path))?;
         Ok(known.number)
     })
     .collect()

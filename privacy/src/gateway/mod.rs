@@ -6,7 +6,9 @@
 
 mod guests;
 pub mod keys;
+mod refusal;
 mod replay;
+mod request;
 mod session;
 pub mod slices;
 
@@ -14,19 +16,20 @@ pub mod slices;
 mod tests;
 
 use crate::bhttp;
-use crate::body::{Body, whole};
-use crate::ohttp::{self, Form, Header, PROBLEM_KEY, SecretKey, ServerExchange, WELL_KNOWN};
-use crate::serve::{PROBLEM_JSON, answer, problem, problem_json};
-use crate::session::{APPEND, MAX_CONTENT, OFFSET_FIELD, OPEN, SESSION_FIELD, SessionId};
+use crate::body::Body;
+use crate::ohttp::{self, Form, SecretKey, ServerExchange, WELL_KNOWN};
+use crate::serve::{answer, problem};
+use crate::session::{APPEND, OFFSET_FIELD, OPEN, SESSION_FIELD, SessionId};
 use crate::token::redeem::{Redeem, Refusal};
 use crate::token::structure::Token;
 use bytes::Bytes;
 pub use guests::Guests;
-use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
+use refusal::{Inner, Outer};
 use replay::Replays;
+use request::Encapsulated;
 use serde::Deserialize;
 use session::{AppendError, Sessions};
 use std::fmt::Write;
@@ -34,9 +37,6 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 use tokio::time::timeout;
-
-/// Most bytes of a request that is not chunked, and of its parts in front of the content.
-const MAX_WHOLE: u64 = 64 * 1024;
 
 /// What sessions may cost.
 #[derive(Clone, Copy, Debug, Deserialize)]
@@ -74,40 +74,12 @@ pub struct Gateway {
     keys: RwLock<Arc<Vec<SecretKey>>>,
     redeem: Arc<dyn Redeem>,
     /// Value of `WWW-Authenticate` in answers to requests without a good token.
-    challenge: String,
+    challenge: RwLock<Arc<str>>,
     guests: Arc<Guests>,
     sessions: Arc<Sessions>,
     replays: Replays,
     limits: Limits,
     counters: Arc<Counters>,
-}
-
-/// Why a request gets no encapsulated answer.
-enum Outer {
-    Ohttp(ohttp::Error),
-    Replayed,
-    Late,
-    /// The connection broke: nobody is there to be answered.
-    Gone,
-}
-
-impl From<ohttp::Error> for Outer {
-    fn from(error: ohttp::Error) -> Self {
-        Self::Ohttp(error)
-    }
-}
-
-/// An answer inside the encapsulation.
-struct Inner {
-    status: u16,
-    /// `WWW-Authenticate`.
-    challenge: Option<String>,
-    kind: &'static str,
-    title: &'static str,
-}
-
-const fn refusal(status: u16, title: &'static str) -> Inner {
-    Inner { status, challenge: None, kind: "about:blank", title }
 }
 
 impl Gateway {
@@ -123,7 +95,7 @@ impl Gateway {
         Self {
             keys: RwLock::new(Arc::new(keys)),
             redeem,
-            challenge,
+            challenge: RwLock::new(challenge.into()),
             guests,
             sessions: Arc::new(Sessions::new(limits, counters.clone())),
             replays: Replays::default(),
@@ -136,6 +108,13 @@ impl Gateway {
     pub fn set_keys(&self, keys: Vec<SecretKey>) {
         if let Ok(mut current) = self.keys.write() {
             *current = Arc::new(keys);
+        }
+    }
+
+    /// Replaces the value of `WWW-Authenticate`, as when the issuer has another key.
+    pub fn set_challenge(&self, challenge: String) {
+        if let Ok(mut current) = self.challenge.write() {
+            *current = challenge.into();
         }
     }
 
@@ -199,51 +178,8 @@ impl Gateway {
         );
         match head.await.unwrap_or(Err(Outer::Late)) {
             Ok((request, exchange)) => self.answer(request, exchange, form).await,
-            Err(outer) => self.refuse(&outer),
+            Err(outer) => outer.answer(&self.counters),
         }
-    }
-
-    /// Refuses outside of the encapsulation: there is none.
-    fn refuse(&self, outer: &Outer) -> Response<Body> {
-        use ohttp::Error;
-        let (counter, status, kind, title) = match outer {
-            Outer::Ohttp(Error::UnknownKey | Error::Algorithms | Error::Encapsulation) => (
-                &self.counters.stale_keys,
-                StatusCode::BAD_REQUEST,
-                PROBLEM_KEY,
-                "fetch the key configuration again",
-            ),
-            Outer::Ohttp(Error::TooLarge) => (
-                &self.counters.malformed,
-                StatusCode::PAYLOAD_TOO_LARGE,
-                "about:blank",
-                "the request is too large",
-            ),
-            // A key that was replaced under the same identifier shows like this.
-            Outer::Ohttp(Error::Decrypt) => (
-                &self.counters.malformed,
-                StatusCode::BAD_REQUEST,
-                PROBLEM_KEY,
-                "the request does not decrypt",
-            ),
-            Outer::Ohttp(_) | Outer::Gone => {
-                (&self.counters.malformed, StatusCode::BAD_REQUEST, "about:blank", "the request is malformed")
-            }
-            Outer::Replayed => (
-                &self.counters.replayed,
-                StatusCode::BAD_REQUEST,
-                "about:blank",
-                "the request was answered before",
-            ),
-            Outer::Late => (
-                &self.counters.malformed,
-                StatusCode::REQUEST_TIMEOUT,
-                "about:blank",
-                "the request did not come in time",
-            ),
-        };
-        counter.fetch_add(1, Relaxed);
-        problem(status, kind, title)
     }
 
     async fn answer(
@@ -255,34 +191,36 @@ impl Gateway {
         let inner = match self.route(&mut request, form).await {
             Ok(Routed::Open) => match self.open(request, exchange).await {
                 Ok(response) => return response,
-                Err((inner, exchange)) => return self.whole(exchange, form, &inner),
+                Err((inner, exchange)) => return inner.answer(exchange, form),
             },
             Ok(Routed::Append(session, offset)) => {
                 let appended = self.sessions.append(session, offset, &mut request).await;
                 let inner = match appended {
-                    Ok(()) => refusal(204, ""),
-                    Err(AppendError::Unknown) => refusal(404, "there is no such session: open a new one"),
-                    Err(AppendError::Offset) => refusal(409, "these bytes do not continue the session"),
-                    Err(AppendError::Request) => return self.refuse(&Outer::Ohttp(ohttp::Error::Truncated)),
-                    Err(AppendError::Guest) => refusal(410, "the session is over: open a new one"),
+                    Ok(()) => Inner::new(204, ""),
+                    Err(AppendError::Unknown) => Inner::new(404, "there is no such session: open a new one"),
+                    Err(AppendError::Offset) => Inner::new(409, "these bytes do not continue the session"),
+                    Err(AppendError::Request) => {
+                        return Outer::Ohttp(ohttp::Error::Truncated).answer(&self.counters);
+                    }
+                    Err(AppendError::Guest) => Inner::new(410, "the session is over: open a new one"),
                 };
                 self.counters.appended.fetch_add(1, Relaxed);
                 inner
             }
             Err(inner) => inner,
         };
-        self.whole(exchange, form, &inner)
+        inner.answer(exchange, form)
     }
 
     /// What is asked for; a session only with a token, which is spent then.
     async fn route(&self, request: &mut Encapsulated, form: Form) -> Result<Routed, Inner> {
         if request.malformed {
             self.counters.malformed.fetch_add(1, Relaxed);
-            return Err(refusal(400, "the binary HTTP request is malformed"));
+            return Err(Inner::new(400, "the binary HTTP request is malformed"));
         }
-        let head = request.decoder.head().ok_or(refusal(400, "the binary HTTP request is malformed"))?;
+        let head = request.decoder.head().ok_or(Inner::new(400, "the binary HTTP request is malformed"))?;
         let bhttp::Control::Request { method, path, .. } = &head.control else {
-            return Err(refusal(400, "the binary HTTP request is malformed"));
+            return Err(Inner::new(400, "the binary HTTP request is malformed"));
         };
         let post = method == b"POST";
         match path.as_slice() {
@@ -291,14 +229,16 @@ impl Gateway {
                     head.field("authorization").and_then(|value| std::str::from_utf8(value).ok());
                 let token = authorization.and_then(|value| Token::from_authorization(value).ok());
                 let spent = match token {
-                    Some(token) => {
-                        self.redeem.redeem(token.bytes()).await.map_err(|refusal| self.token_refused(refusal))
-                    }
-                    None => Err(self.token_refused(Refusal::Malformed)),
+                    Some(token) => self.redeem.redeem(token.bytes()).await,
+                    None => Err(Refusal::Malformed),
                 };
-                spent?;
+                spent.map_err(|why| {
+                    self.counters.refused_tokens.fetch_add(1, Relaxed);
+                    let challenge = self.challenge.read().map(|value| value.clone()).unwrap_or_default();
+                    Inner::token(why, &challenge)
+                })?;
                 if form == Form::Whole {
-                    return Err(refusal(400, "sessions are opened in the chunked form"));
+                    return Err(Inner::new(400, "sessions are opened in the chunked form"));
                 }
                 Ok(Routed::Open)
             }
@@ -309,32 +249,13 @@ impl Gateway {
                 session
                     .zip(offset)
                     .map(|(session, offset)| Routed::Append(session, offset))
-                    .ok_or(refusal(400, "name the session, and the offset in it"))
+                    .ok_or(Inner::new(400, "name the session, and the offset in it"))
             }
             path if path == OPEN.as_bytes() || path == APPEND.as_bytes() => {
-                Err(refusal(405, "this path takes POST only"))
+                Err(Inner::new(405, "this path takes POST only"))
             }
-            _ => Err(refusal(404, "there is no such path")),
+            _ => Err(Inner::new(404, "there is no such path")),
         }
-    }
-
-    fn token_refused(&self, why: Refusal) -> Inner {
-        self.counters.refused_tokens.fetch_add(1, Relaxed);
-        if why == Refusal::Unavailable {
-            return refusal(
-                503,
-                "the store of spent tokens does not answer: try again later with another token",
-            );
-        }
-        let title = match why {
-            Refusal::Malformed => "a session needs a token that can be read",
-            Refusal::UnknownKey => "the token's issuer key is not in use: fetch new tokens",
-            Refusal::OtherChallenge => "the token was not made for this gateway",
-            Refusal::Signature => "the token's signature does not hold",
-            Refusal::Spent => "the token was spent before: take another",
-            Refusal::Unavailable => "",
-        };
-        Inner { challenge: Some(self.challenge.clone()), ..refusal(401, title) }
     }
 
     /// Opens a session and answers with what its guest says.
@@ -343,11 +264,11 @@ impl Gateway {
         request: Encapsulated,
         exchange: ServerExchange,
     ) -> Result<Response<Body>, (Inner, ServerExchange)> {
-        let full = refusal(503, "the gateway is full: try again later");
+        let full = Inner::new(503, "the gateway is full: try again later");
         let Some(place) = self.sessions.place() else { return Err((full, exchange)) };
         let Some((stream, claim)) = self.guests.connect().await else {
             self.counters.no_guest.fetch_add(1, Relaxed);
-            return Err((refusal(503, "no guest can be reached: try again later"), exchange));
+            return Err((Inner::new(503, "no guest can be reached: try again later"), exchange));
         };
         let Ok((nonce, sealer)) = exchange.respond() else {
             return Ok(problem(StatusCode::INTERNAL_SERVER_ERROR, "about:blank", "no randomness"));
@@ -355,26 +276,6 @@ impl Gateway {
         self.counters.sessions.fetch_add(1, Relaxed);
         let body = place.start(stream, claim, request, nonce, sealer);
         Ok(encapsulated(Form::Chunked, body))
-    }
-
-    fn whole(&self, exchange: ServerExchange, form: Form, inner: &Inner) -> Response<Body> {
-        let body = if inner.status == 204 { String::new() } else { problem_json(inner.kind, inner.title) };
-        let mut fields = Vec::new();
-        if !body.is_empty() {
-            fields.push(("content-type", PROBLEM_JSON));
-        }
-        if let Some(challenge) = &inner.challenge {
-            fields.push(("www-authenticate", challenge));
-        }
-        let message = bhttp::response(inner.status, &fields, body.as_bytes());
-        let sealed = exchange.respond().and_then(|(mut out, sealer)| {
-            sealer.finish(&message, &mut out)?;
-            Ok(out)
-        });
-        match sealed {
-            Ok(bytes) => encapsulated(form, whole(bytes)),
-            Err(_) => problem(StatusCode::INTERNAL_SERVER_ERROR, "about:blank", "no randomness"),
-        }
     }
 }
 
@@ -390,120 +291,4 @@ fn encapsulated(form: Form, body: Body) -> Response<Body> {
 enum Routed {
     Open,
     Append(SessionId, u64),
-}
-
-/// A request that is still arriving.
-struct Encapsulated {
-    body: Incoming,
-    /// `None` once the message was whole.
-    opener: Option<ohttp::Opener>,
-    decoder: bhttp::Decoder,
-    /// Content that has arrived and was not yet taken.
-    content: Vec<u8>,
-    /// What was decrypted is no binary HTTP.
-    malformed: bool,
-}
-
-impl Encapsulated {
-    /// Reads as far as the head of the request.
-    async fn open(
-        mut body: Incoming,
-        form: Form,
-        keys: &[SecretKey],
-        replays: &Replays,
-    ) -> Result<(Self, ServerExchange), Outer> {
-        let mut start = Vec::new();
-        let (header, length) = loop {
-            if let Some(parsed) = Header::parse(&start, keys)? {
-                break parsed;
-            }
-            start.extend_from_slice(&frame(&mut body).await?.ok_or(ohttp::Error::Truncated)?);
-        };
-        let limit = if form == Form::Whole { MAX_WHOLE } else { MAX_CONTENT };
-        let (opener, exchange) = ServerExchange::accept(&header, form, keys, limit)?;
-        let mut request = Self {
-            body,
-            opener: Some(opener),
-            decoder: bhttp::Decoder::request(),
-            content: Vec::new(),
-            malformed: false,
-        };
-        let mut plain = Vec::new();
-        request.take(start.get(length..).unwrap_or_default(), &mut plain)?;
-        while request.decoder.head().is_none() && !request.malformed {
-            if !request.read(&mut plain).await? {
-                break;
-            }
-        }
-        if !replays.is_first(&header.encapsulated) {
-            return Err(Outer::Replayed);
-        }
-        Ok((request, exchange))
-    }
-
-    /// Takes bytes of the message.
-    fn take(&mut self, bytes: &[u8], plain: &mut Vec<u8>) -> Result<(), Outer> {
-        let Some(opener) = &mut self.opener else { return Ok(()) };
-        opener.push(bytes, plain)?;
-        self.decode(plain);
-        Ok(())
-    }
-
-    fn decode(&mut self, plain: &mut Vec<u8>) {
-        if self.decoder.push(plain, &mut self.content).is_err() {
-            self.malformed = true;
-        }
-        plain.clear();
-    }
-
-    /// Reads more; `false` at the end of a message that is whole.
-    async fn read(&mut self, plain: &mut Vec<u8>) -> Result<bool, Outer> {
-        match frame(&mut self.body).await? {
-            Some(bytes) => {
-                self.take(&bytes, plain)?;
-                Ok(true)
-            }
-            None => {
-                if let Some(opener) = self.opener.take() {
-                    opener.finish(plain)?;
-                    self.decode(plain);
-                    if !self.malformed && self.decoder.finish().is_err() {
-                        self.malformed = true;
-                    }
-                }
-                Ok(false)
-            }
-        }
-    }
-
-    /// The next piece of content; `None` at its end. Errors: it will never be whole.
-    async fn content(&mut self) -> Result<Option<Vec<u8>>, Outer> {
-        let mut plain = Vec::new();
-        loop {
-            if self.malformed {
-                return Err(Outer::Ohttp(ohttp::Error::Truncated));
-            }
-            if !self.content.is_empty() {
-                return Ok(Some(std::mem::take(&mut self.content)));
-            }
-            if self.opener.is_none() {
-                return Ok(None);
-            }
-            self.read(&mut plain).await?;
-        }
-    }
-}
-
-async fn frame(body: &mut Incoming) -> Result<Option<Bytes>, Outer> {
-    loop {
-        match body.frame().await {
-            None => return Ok(None),
-            Some(Err(_)) => return Err(Outer::Gone),
-            Some(Ok(frame)) => match frame.into_data() {
-                Ok(data) if data.is_empty() => {}
-                Ok(data) => return Ok(Some(data)),
-                Err(_) => return Ok(None),
-            },
-        }
-    }
 }

@@ -1,7 +1,8 @@
 //! Sessions: a guest's connection, and who may write into it.
 
 use super::guests::Claim;
-use super::{Counters, Encapsulated, Limits};
+use super::request::Encapsulated;
+use super::{Counters, Limits};
 use crate::bhttp;
 use crate::body::{Body, streamed};
 use crate::ohttp::{MAX_CHUNK, Sealer};

@@ -1,6 +1,6 @@
 //! Who may have tokens, and the authenticator for a single machine: a file of accounts.
 
-use crate::file;
+use crate::file::{self, FileError};
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -63,22 +63,9 @@ struct AccountsFile {
 /// Why a file of accounts cannot be used or changed.
 #[derive(Debug, thiserror::Error)]
 pub enum AccountsError {
-    /// Reading or writing.
-    #[error("cannot read or write {}: {source}", path.display())]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// The system's reason.
-        source: std::io::Error,
-    },
-    /// Not a file of accounts.
-    #[error("{}: {problem}", path.display())]
-    Format {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        problem: String,
-    },
+    /// The file.
+    #[error(transparent)]
+    File(#[from] FileError),
     /// A name that no account can have.
     #[error("an account's name is 1 to 64 letters, digits, `.`, `-`, `_`, `@`")]
     Name,
@@ -105,10 +92,9 @@ impl Accounts {
     /// Reads a file; there are no accounts where there is none.
     pub fn load(path: &Path) -> Result<Self, AccountsError> {
         let file = match fs::read_to_string(path) {
-            Ok(text) => toml::from_str(&text)
-                .map_err(|error| AccountsError::Format { path: path.into(), problem: error.to_string() })?,
+            Ok(text) => toml::from_str(&text).map_err(|error| FileError::format(path, error))?,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => AccountsFile::default(),
-            Err(source) => return Err(AccountsError::File { path: path.into(), source }),
+            Err(error) => return Err(FileError::io(path)(error).into()),
         };
         Ok(Self { path: path.into(), file })
     }
@@ -125,8 +111,7 @@ impl Accounts {
         let mut secret = Zeroizing::new([0; 32]);
         aws_lc_rs::rand::fill(&mut *secret).map_err(|_| AccountsError::Random)?;
         let text = Zeroizing::new(format!("{name}:{}\n", URL_SAFE_NO_PAD.encode(*secret)));
-        let failed = |source| AccountsError::File { path: secret_file.into(), source };
-        file::create(secret_file, text.as_bytes()).map_err(failed)?;
+        file::create(secret_file, text.as_bytes()).map_err(FileError::io(secret_file))?;
         self.file.accounts.push(Listed { name: name.into(), secret_sha256: Sha256::digest(*secret).into() });
         self.save()
     }
@@ -147,10 +132,9 @@ impl Accounts {
     }
 
     fn save(&self) -> Result<(), AccountsError> {
-        let text = toml::to_string_pretty(&self.file)
-            .map_err(|error| AccountsError::Format { path: self.path.clone(), problem: error.to_string() })?;
-        file::replace(&self.path, text.as_bytes())
-            .map_err(|source| AccountsError::File { path: self.path.clone(), source })
+        let text =
+            toml::to_string_pretty(&self.file).map_err(|error| FileError::format(&self.path, error))?;
+        Ok(file::replace(&self.path, text.as_bytes()).map_err(FileError::io(&self.path))?)
     }
 
     fn find(&self, bearer: &str) -> Option<Account> {

@@ -1,7 +1,7 @@
 //! `issuer.toml`, which is in the issuer's folder with all that it refers to.
 
 use super::epochs::{EPOCH_HOURS, Schedule};
-use crate::file;
+use crate::file::{self, FileError};
 use crate::serve::Listen;
 use serde::{Deserialize, Serialize};
 use std::fs;
@@ -46,27 +46,6 @@ pub struct Config {
     pub listen: Option<Listen>,
 }
 
-/// Why there is no configuration.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// Reading or writing.
-    #[error("cannot read or write {}: {source}", path.display())]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// The system's reason.
-        source: std::io::Error,
-    },
-    /// Not a configuration.
-    #[error("{}: {problem}", path.display())]
-    Format {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        problem: String,
-    },
-}
-
 /// An issuer's folder.
 #[derive(Clone, Debug)]
 pub struct Folder(PathBuf);
@@ -103,28 +82,25 @@ impl Folder {
     }
 
     /// Makes a folder with a configuration.
-    pub fn create(&self, config: &Config) -> Result<(), ConfigError> {
+    pub fn create(&self, config: &Config) -> Result<(), FileError> {
         let path = self.config();
-        let failed = |source| ConfigError::File { path: path.clone(), source };
-        let text = toml::to_string_pretty(config)
-            .map_err(|error| ConfigError::Format { path: path.clone(), problem: error.to_string() })?;
-        fs::create_dir_all(self.keys()).map_err(failed)?;
-        file::create(&path, text.as_bytes()).map_err(failed)
+        let text = toml::to_string_pretty(config).map_err(|error| FileError::format(&path, error))?;
+        fs::create_dir_all(self.keys()).map_err(FileError::io(&path))?;
+        file::create(&path, text.as_bytes()).map_err(FileError::io(&path))
     }
 
     /// Reads the configuration.
-    pub fn load(&self) -> Result<Config, ConfigError> {
+    pub fn load(&self) -> Result<Config, FileError> {
         let path = self.config();
-        let text =
-            fs::read_to_string(&path).map_err(|source| ConfigError::File { path: path.clone(), source })?;
-        let problem = |problem: String| ConfigError::Format { path: path.clone(), problem };
-        let config: Config = toml::from_str(&text).map_err(|error| problem(error.to_string()))?;
+        let text = fs::read_to_string(&path).map_err(FileError::io(&path))?;
+        let config: Config = toml::from_str(&text).map_err(|error| FileError::format(&path, error))?;
         if config.cap == 0
             || !EPOCH_HOURS.contains(&config.epoch_hours)
             || config.overlap_hours >= config.epoch_hours
         {
-            return Err(problem(
-                "`cap` is at least 1, `epoch_hours` 1 to 744, `overlap_hours` below it".into(),
+            return Err(FileError::format(
+                &path,
+                "`cap` is at least 1, `epoch_hours` 1 to 744, `overlap_hours` below it",
             ));
         }
         Ok(config)

@@ -5,7 +5,7 @@
 //! fetched. `N.pem` is the private key, `N.json` the entry for the log, `N` counting the keys.
 
 use super::signing::{SigningError, SigningKey};
-use crate::file;
+use crate::file::{self, FileError};
 use crate::keys::ISSUER_ROLE;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,22 +19,9 @@ pub const EPOCH_HOURS: std::ops::RangeInclusive<u64> = 1..=24 * 31;
 /// Why keys cannot be read or made.
 #[derive(Debug, thiserror::Error)]
 pub enum EpochError {
-    /// Reading or writing.
-    #[error("cannot read or write {}: {source}", path.display())]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// The system's reason.
-        source: std::io::Error,
-    },
-    /// Not what it must be.
-    #[error("{}: {problem}", path.display())]
-    Format {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        problem: String,
-    },
+    /// A file.
+    #[error(transparent)]
+    File(#[from] FileError),
     /// The key itself.
     #[error("{}: {source}", path.display())]
     Key {
@@ -77,17 +64,12 @@ pub struct Schedule {
     pub overlap_hours: u64,
 }
 
-fn io(path: &Path) -> impl Fn(std::io::Error) -> EpochError {
-    let path = path.to_path_buf();
-    move |source| EpochError::File { path: path.clone(), source }
-}
-
 impl Epochs {
     /// Reads a folder.
     pub fn load(folder: &Path) -> Result<Self, EpochError> {
         let mut keys = Vec::new();
-        for file in fs::read_dir(folder).map_err(io(folder))? {
-            let path = file.map_err(io(folder))?.path();
+        for file in fs::read_dir(folder).map_err(FileError::io(folder))? {
+            let path = file.map_err(FileError::io(folder))?.path();
             if path.extension().is_some_and(|extension| extension == "json") {
                 keys.push(Arc::new(read(&path)?));
             }
@@ -141,10 +123,9 @@ impl Epochs {
         };
         let (pem, json) = (folder.join(format!("{number}.pem")), folder.join(format!("{number}.json")));
         let bytes = signing.to_pem().map_err(|source| EpochError::Key { path: pem.clone(), source })?;
-        let text = serde_json::to_vec_pretty(&entry)
-            .map_err(|error| EpochError::Format { path: json.clone(), problem: error.to_string() })?;
-        file::replace(&pem, &bytes).map_err(io(&pem))?;
-        file::create(&json, &text).map_err(io(&json))?;
+        let text = serde_json::to_vec_pretty(&entry).map_err(|error| FileError::format(&json, error))?;
+        file::replace(&pem, &bytes).map_err(FileError::io(&pem))?;
+        file::create(&json, &text).map_err(FileError::io(&json))?;
         Ok(json)
     }
 }
@@ -154,15 +135,15 @@ fn issuer_role() -> Name {
 }
 
 fn read(json: &Path) -> Result<EpochKey, EpochError> {
-    let format = |problem: String| EpochError::Format { path: json.into(), problem };
-    let text = fs::read(json).map_err(io(json))?;
+    let format = |problem: String| EpochError::from(FileError::format(json, problem));
+    let text = fs::read(json).map_err(FileError::io(json))?;
     let entry: Entry = serde_json::from_slice(&text).map_err(|error| format(error.to_string()))?;
     let Subject::IssuerKey(PublicKey { key, not_before, not_after }) = &entry.subject else {
         return Err(format("not the entry of an issuer's key".into()));
     };
     let (not_before, not_after) = (*not_before, *not_after);
     let pem = json.with_extension("pem");
-    let secret = Zeroizing::new(fs::read(&pem).map_err(io(&pem))?);
+    let secret = Zeroizing::new(fs::read(&pem).map_err(FileError::io(&pem))?);
     let signing = SigningKey::from_pem(&secret).map_err(|source| EpochError::Key { path: pem, source })?;
     if signing.public().spki() != key {
         return Err(format("the private key beside it is another one".into()));
@@ -203,6 +184,6 @@ mod tests {
         assert!(epochs.all().iter().all(|key| key.entry.encode().is_ok()));
 
         fs::copy(folder.path().join("1.pem"), folder.path().join("2.pem")).unwrap();
-        assert!(matches!(Epochs::load(folder.path()), Err(EpochError::Format { .. })));
+        assert!(matches!(Epochs::load(folder.path()), Err(EpochError::File(FileError::Format { .. }))));
     }
 }

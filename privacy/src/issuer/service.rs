@@ -16,6 +16,7 @@ use super::accounts::{Authenticate, Denied};
 use super::epochs::{EpochKey, Epochs};
 use super::quota::Quota;
 use crate::body::Body;
+use crate::clock;
 use crate::token::structure::{
     BATCH_REQUEST, BATCH_RESPONSE, MAX_BATCH, REQUEST, RESPONSE, TokenRequest, decode_requests,
     encode_responses,
@@ -35,7 +36,7 @@ use serde_json::json;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 use tokio::sync::Semaphore;
 use tower::ServiceExt;
 
@@ -83,10 +84,6 @@ impl IntoResponse for Refused {
         };
         response
     }
-}
-
-fn unix_now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs())
 }
 
 impl Issuer {
@@ -139,7 +136,8 @@ impl Issuer {
             Denied::Refused => Refused(StatusCode::UNAUTHORIZED, denied.to_string()),
             Denied::Unavailable => Refused(StatusCode::SERVICE_UNAVAILABLE, denied.to_string()),
         })?;
-        let key = self.epochs().current(unix_now()).cloned().ok_or_else(unavailable)?;
+        let key =
+            clock::now().ok().and_then(|now| self.epochs().current(now).cloned()).ok_or_else(unavailable)?;
         if requests.iter().any(|request| request.truncated_key_id != key.signing.public().truncated_id()) {
             let why = "these requests are not under the key in use: fetch the key's newest proof";
             return Err(refuse(StatusCode::UNPROCESSABLE_ENTITY, why));
@@ -191,7 +189,8 @@ impl Issuer {
     }
 
     fn directory(&self) -> Response {
-        let (epochs, now) = (self.epochs(), unix_now());
+        let Ok(now) = clock::now() else { return StatusCode::SERVICE_UNAVAILABLE.into_response() };
+        let epochs = self.epochs();
         let current = epochs.current(now);
         let next = epochs.all().iter().filter(|key| key.not_before > now);
         let keys = current.into_iter().chain(next).map(|key| {

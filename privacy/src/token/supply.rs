@@ -21,13 +21,14 @@ use super::request::{AnswerError, Pending, RequestError};
 use super::structure::{BATCH_REQUEST, BATCH_RESPONSE, MAX_BATCH, Token};
 use super::wallet::{BATCH, Wallet, WalletError};
 use super::{NK, key};
+use crate::clock::{self, ClockError};
 use crate::keys::{Floors, IssuerKey, KeyError, Mirror, from_mirrors};
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use reqwest::{Client, StatusCode, Url};
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 use transparency::entry::{Kind, Name};
 use transparency::trust::Trust;
 use zeroize::Zeroizing;
@@ -134,8 +135,8 @@ pub enum SupplyError {
     #[error("the issuer's answer holds no token")]
     Nothing,
     /// The clock is before 1970.
-    #[error("this device's clock is before 1970; set the clock")]
-    Clock,
+    #[error(transparent)]
+    Clock(#[from] ClockError),
 }
 
 /// A token, and whether it had to be fetched first.
@@ -163,10 +164,6 @@ impl std::fmt::Debug for Supply {
     }
 }
 
-fn unix_now() -> Result<u64, SupplyError> {
-    SystemTime::now().duration_since(UNIX_EPOCH).map(|now| now.as_secs()).map_err(|_| SupplyError::Clock)
-}
-
 impl Supply {
     /// From a configuration; `trust` must accept the issuer's key.
     pub fn new(config: Config, trust: Trust) -> Result<Self, SupplyError> {
@@ -188,17 +185,17 @@ impl Supply {
 
     /// How many tokens there are.
     pub fn count(&self) -> Result<usize, SupplyError> {
-        Ok(self.wallet.count(&self.challenge.digest(), unix_now()?)?)
+        Ok(self.wallet.count(&self.challenge.digest(), clock::now()?)?)
     }
 
     /// A token for one session. With an empty wallet, a batch is fetched first.
     pub async fn token(&self) -> Result<Taken, SupplyError> {
         let digest = self.challenge.digest();
-        match self.wallet.take(&digest, unix_now()?) {
+        match self.wallet.take(&digest, clock::now()?) {
             Ok(token) => Ok(Taken { token, hurried: false }),
             Err(WalletError::Empty) => {
                 self.fetch().await?;
-                Ok(Taken { token: self.wallet.take(&digest, unix_now()?)?, hurried: true })
+                Ok(Taken { token: self.wallet.take(&digest, clock::now()?)?, hurried: true })
             }
             Err(other) => Err(other.into()),
         }
@@ -206,7 +203,7 @@ impl Supply {
 
     /// Fetches a batch if its hour has come; gives how many tokens came.
     pub async fn fetch_if_due(&self) -> Result<usize, SupplyError> {
-        if self.wallet.due(&self.challenge.digest(), unix_now()?)? { self.fetch().await } else { Ok(0) }
+        if self.wallet.due(&self.challenge.digest(), clock::now()?)? { self.fetch().await } else { Ok(0) }
     }
 
     /// Fetches a batch now; gives how many tokens came.
@@ -218,7 +215,7 @@ impl Supply {
         if tokens.is_empty() {
             return Err(SupplyError::Nothing);
         }
-        self.wallet.add(&tokens, key.not_after, unix_now()?)?;
+        self.wallet.add(&tokens, key.not_after, clock::now()?)?;
         Ok(tokens.len())
     }
 

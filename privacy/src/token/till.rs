@@ -4,11 +4,12 @@ use super::challenge::Challenge;
 use super::redeem::{Redeem, Redeeming, Refusal};
 use super::spent::{Spend, Spent};
 use super::structure::Token;
+use crate::clock;
 use crate::keys::IssuerKey;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 /// Takes tokens of one issuer for one or more challenges.
 pub struct Till {
@@ -50,7 +51,7 @@ impl Till {
         let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
         let key = keys.get(token.key_id()).cloned().ok_or(Refusal::UnknownKey)?;
         drop(keys);
-        let now = (self.clock)().duration_since(UNIX_EPOCH).map_err(|_| Refusal::UnknownKey)?.as_secs();
+        let now = clock::seconds((self.clock)()).map_err(|_| Refusal::UnknownKey)?;
         if !(key.not_before..key.not_after).contains(&now) {
             return Err(Refusal::UnknownKey);
         }

@@ -4,10 +4,10 @@
 //! no token of it or before is taken any more, wherever the clock goes.
 
 use super::{Spend, Store, StoreError, Written};
+use crate::clock;
 use redb::{Database, Durability, ReadableTable, TableDefinition, TableHandle};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 const PREFIX: &str = "spent-";
 /// Its one value, under the empty key: end of the newest epoch that was forgotten.
@@ -34,12 +34,10 @@ impl Embedded {
     /// Opens or makes the file; only one process can have it open.
     pub async fn open(path: PathBuf) -> Result<Self, StoreError> {
         let shown = path.display().to_string();
+        let now = clock::now()?;
         let open = move || {
             let database = Database::create(path)?;
-            forget(
-                &database,
-                SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs(),
-            )?;
+            forget(&database, now)?;
             Ok(database)
         };
         match blocking(open).await {

@@ -59,6 +59,9 @@ pub enum StoreError {
     /// It cannot be opened, reached, or written.
     #[error("the store of spent tokens: {0}")]
     Failed(String),
+    /// What is old enough to be forgotten cannot be told.
+    #[error(transparent)]
+    Clock(#[from] crate::clock::ClockError),
     /// It would forget.
     #[error("the store of spent tokens would forget them: {0}")]
     Forgets(String),
@@ -124,6 +127,9 @@ async fn write(mut store: Box<dyn Store>, mut waiting: mpsc::Receiver<Waiting>) 
     while waiting.recv_many(&mut batch, MAX_WRITE).await > 0 {
         // Who has given up must not have its token spent for nothing.
         batch.retain(|(_, answer)| !answer.is_closed());
+        if batch.is_empty() {
+            continue;
+        }
         batch.sort_by_key(|(spend, _)| spend.id);
         let mut spends: Vec<Spend> = batch.iter().map(|(spend, _)| *spend).collect();
         spends.dedup_by_key(|spend| spend.id);
@@ -158,5 +164,39 @@ async fn write(mut store: Box<dyn Store>, mut waiting: mpsc::Receiver<Waiting>) 
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Takes everything, and does not like to be asked for nothing.
+    struct Picky;
+
+    impl Store for Picky {
+        fn spend<'a>(&'a mut self, spends: &'a [Spend]) -> Written<'a> {
+            let empty = spends.is_empty();
+            Box::pin(async move {
+                assert!(!empty, "there was nothing to write");
+                Ok(vec![true; spends.len()])
+            })
+        }
+    }
+
+    #[tokio::test]
+    async fn c3_those_who_gave_up_cost_the_store_and_the_others_nothing() {
+        let (queue, waiting) = mpsc::channel(4);
+        let spend = |number| Spend { id: [number; 32], epoch_end: 1 };
+        let (gone, _) = oneshot::channel();
+        queue.send((spend(1), gone)).await.unwrap();
+        let writer = tokio::spawn(write(Box::new(Picky), waiting));
+        // The first is taken up before the second comes.
+        tokio::task::yield_now().await;
+        let (answer, answered) = oneshot::channel();
+        queue.send((spend(2), answer)).await.unwrap();
+        answered.await.unwrap().unwrap();
+        drop(queue);
+        writer.await.unwrap();
     }
 }

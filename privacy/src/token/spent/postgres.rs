@@ -1,12 +1,12 @@
 //! PostgreSQL: `INSERT … ON CONFLICT DO NOTHING`, one row for each token.
 
 use super::{STORE_PATIENCE, Spend, Store, StoreError, Written};
+use crate::clock;
 use rustls::{ClientConfig, RootCertStore};
 use std::collections::HashSet;
 use std::str::FromStr;
 use std::sync::Arc;
-use std::time::Duration;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Config, Error, Statement};
 use tokio_postgres_rustls::MakeRustlsConnect;
@@ -94,7 +94,7 @@ impl Postgres {
     }
 
     async fn forget(client: &Client) -> Result<(), StoreError> {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
+        let now = clock::now()?;
         client.execute(FORGET, &[&i64::try_from(now).unwrap_or(0)]).await?;
         Ok(())
     }
