@@ -3,6 +3,7 @@
 //! Nothing here knows or keeps an address: what accepts a connection drops its peer's address at once (REQUIREMENTS C5).
 
 use crate::body::{Body, whole};
+use crate::reload::Reloads;
 use crate::tls::{TlsError, certificates};
 use bytes::Bytes;
 use hyper::body::{Frame, Incoming, SizeHint};
@@ -25,7 +26,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
@@ -51,7 +52,7 @@ impl Default for Limits {
     }
 }
 
-/// Files of a TLS server.
+/// Files of a TLS server; [`run`] reads them again when they may have changed.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TlsFiles {
@@ -84,7 +85,7 @@ impl TlsFiles {
 /// Serves connections until `stop`, then lets those at work finish for as long as `grace`.
 pub async fn serve<S, F>(
     listener: TcpListener,
-    tls: Option<Arc<ServerConfig>>,
+    tls: Option<watch::Receiver<Arc<ServerConfig>>>,
     limits: Limits,
     service: S,
     stop: CancellationToken,
@@ -94,7 +95,6 @@ pub async fn serve<S, F>(
     F: Future<Output = Response<Body>> + Send + 'static,
 {
     let places = Arc::new(Semaphore::new(limits.connections));
-    let acceptor = tls.map(TlsAcceptor::from);
     let idle = Duration::from_secs(limits.idle_seconds);
     loop {
         let accepted = tokio::select! {
@@ -108,7 +108,9 @@ pub async fn serve<S, F>(
         };
         let Ok(place) = places.clone().try_acquire_owned() else { continue };
         let _ = stream.set_nodelay(true);
-        let (service, acceptor, stop) = (service.clone(), acceptor.clone(), stop.clone());
+        // The newest certificate; connections keep the one that they began with.
+        let acceptor = tls.as_ref().map(|tls| TlsAcceptor::from(tls.borrow().clone()));
+        let (service, stop) = (service.clone(), stop.clone());
         tokio::spawn(async move {
             let _place = place;
             match acceptor {
@@ -293,7 +295,9 @@ where
 {
     let listener = bind(&listen.address).await?;
     let address = listener.local_addr().map_err(ListenError::System)?;
-    let tls = listen.tls.as_ref().map(|files| files.load(folder)).transpose()?;
+    // Also where there is nothing to read again: the signal must not end a service.
+    let reloads = Reloads::new().map_err(ListenError::System)?;
+    let tls = listen.tls.clone().map(|files| reloaded(files, folder, reloads)).transpose()?;
     if tls.is_none() && !listen.behind_tls && !address.ip().is_loopback() {
         return Err(ListenError::Plain(listen.address.clone()));
     }
@@ -320,6 +324,28 @@ where
     stop.cancel();
     served.await;
     Ok(())
+}
+
+/// The files' configuration, as it is now and whenever they are read again.
+fn reloaded(
+    files: TlsFiles,
+    folder: &Path,
+    mut reloads: Reloads,
+) -> Result<watch::Receiver<Arc<ServerConfig>>, TlsError> {
+    let (sender, receiver) = watch::channel(files.load(folder)?);
+    let folder = folder.to_owned();
+    tokio::spawn(async move {
+        loop {
+            reloads.next().await;
+            match files.load(&folder) {
+                Ok(config) => {
+                    sender.send_replace(config);
+                }
+                Err(error) => eprintln!("error: {error}; the certificate that was read before stays in use"),
+            }
+        }
+    });
+    Ok(receiver)
 }
 
 async fn bind(address: &str) -> Result<TcpListener, ListenError> {

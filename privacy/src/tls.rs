@@ -2,7 +2,7 @@
 
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::CertificateDer;
-use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::pem::{self, PemObject};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -25,10 +25,12 @@ pub enum TlsError {
     NoRoots,
 }
 
-/// Certificates of a PEM file.
+/// Certificates of a PEM file, at least one.
 pub(crate) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let error = |source| TlsError::Pem { path: path.into(), source };
-    CertificateDer::pem_file_iter(path).map_err(error)?.collect::<Result<_, _>>().map_err(error)
+    let found: Vec<_> =
+        CertificateDer::pem_file_iter(path).map_err(error)?.collect::<Result<_, _>>().map_err(error)?;
+    if found.is_empty() { Err(error(pem::Error::NoItemsFound)) } else { Ok(found) }
 }
 
 /// The client's side of TLS 1.2 or 1.3, with the roots of a PEM file, or with those of the system.

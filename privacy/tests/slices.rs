@@ -70,7 +70,7 @@ impl Cluster {
         let stop = CancellationToken::new();
         tokio::spawn(serve::serve(
             listener,
-            Some(tls),
+            Some(tokio::sync::watch::channel(tls).1),
             serve::Limits::default(),
             service,
             stop,

@@ -1,6 +1,7 @@
 //! An issuer with its accounts on this machine, and gateways that take its tokens.
 #![allow(dead_code, reason = "each test binary uses its part")]
 
+pub mod gateway;
 pub mod log;
 pub mod stores;
 
@@ -17,14 +18,13 @@ use privacy::token::structure::{BATCH_REQUEST, BATCH_RESPONSE, Token};
 use privacy::token::till::Till;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 use tempfile::TempDir;
 use transparency::entry::Name;
 
 pub const SCHEDULE: Schedule = Schedule { epoch_hours: 24, overlap_hours: 6 };
 
 pub fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
+    privacy::clock::now().unwrap()
 }
 
 pub fn challenge() -> Challenge {

@@ -6,10 +6,10 @@ mod serve;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand, ValueEnum};
+use privacy::clock::now;
 use privacy::gateway::keys::{self, KemName};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::{SystemTime, UNIX_EPOCH};
 use transparency::entry::Name;
 
 const EXAMPLES: &str = "\
@@ -91,11 +91,6 @@ enum KemArgument {
     XWing,
     /// X25519 alone.
     X25519,
-}
-
-/// Seconds since 1970.
-fn now() -> Result<u64> {
-    Ok(SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs())
 }
 
 fn main() -> ExitCode {

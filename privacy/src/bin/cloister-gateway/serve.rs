@@ -1,11 +1,12 @@
 //! `cloister-gateway serve`.
 
 use crate::config::{Config, Tokens};
-use crate::now;
 use anyhow::{Context, Result, bail};
+use privacy::clock::now;
 use privacy::gateway::slices::Slices;
 use privacy::gateway::{Gateway, Guests, keys};
 use privacy::keys::{Floors, IssuerKey, prove};
+use privacy::reload::Reloads;
 use privacy::serve::run;
 use privacy::token::challenge::Challenge;
 use privacy::token::spent::Spent;
@@ -13,24 +14,20 @@ use privacy::token::till::Till;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use transparency::entry::Kind;
 use transparency::trust::Trust;
 
 /// How often guests are probed.
 const PROBE: Duration = Duration::from_secs(5);
-/// How often keys and the list of guests are read again.
-const RELOAD: Duration = Duration::from_secs(60);
 
 pub async fn serve(path: &Path, grace: u64) -> Result<()> {
     let config = Config::load(path)?;
     let keys = keys::load(&config.keys, now()?)?;
     let challenge = Challenge::new(&config.tokens.issuer, &[&config.name])?;
     let issuer = issuer_keys(&config.tokens, config.trust()?).await?;
-    let newest = issuer.iter().max_by_key(|key| key.not_before).context("the issuer has no key")?;
-    let asked = challenge.www_authenticate(newest.key.spki());
+    let asked = www_authenticate(&challenge, &issuer);
     let spent = Spent::open(&config.tokens.spent).await?;
-    let till = Arc::new(Till::new(&[challenge], issuer, spent));
+    let till = Arc::new(Till::new(std::slice::from_ref(&challenge), issuer, spent));
     let mut guests = Guests::new(config.guests.clone());
     if let Some(kubernetes) = &config.kubernetes {
         guests = guests.with_slices(Slices::new(kubernetes)?);
@@ -44,8 +41,7 @@ pub async fn serve(path: &Path, grace: u64) -> Result<()> {
             guests.probe().await;
         }
     });
-    let hangup = signal(SignalKind::hangup())?;
-    tokio::spawn(reload(path.to_owned(), gateway.clone(), till, hangup));
+    tokio::spawn(reload(Reloads::new()?, path.to_owned(), gateway.clone(), till, challenge));
     let counted = gateway.clone();
     let service = move |request| gateway.clone().handle(request);
     let folder = path.parent().unwrap_or(Path::new("."));
@@ -53,17 +49,22 @@ pub async fn serve(path: &Path, grace: u64) -> Result<()> {
     Ok(())
 }
 
-/// Reads keys and guests again from time to time, and at SIGHUP; what cannot be read stays as it was.
-async fn reload(path: PathBuf, gateway: Arc<Gateway>, till: Arc<Till>, mut hangup: Signal) {
+/// Reads keys and guests again; what cannot be read stays as it was.
+async fn reload(
+    mut reloads: Reloads,
+    path: PathBuf,
+    gateway: Arc<Gateway>,
+    till: Arc<Till>,
+    challenge: Challenge,
+) {
     loop {
-        tokio::select! {
-            () = tokio::time::sleep(RELOAD) => {}
-            _ = hangup.recv() => {}
-        }
+        reloads.next().await;
         let again = async {
             let config = Config::load(&path)?;
             gateway.set_keys(keys::load(&config.keys, now()?)?);
-            till.set_keys(issuer_keys(&config.tokens, config.trust()?).await?);
+            let issuer = issuer_keys(&config.tokens, config.trust()?).await?;
+            gateway.set_challenge(www_authenticate(&challenge, &issuer));
+            till.set_keys(issuer);
             gateway.set_guests(config.guests);
             anyhow::Ok(())
         };
@@ -71,6 +72,12 @@ async fn reload(path: PathBuf, gateway: Arc<Gateway>, till: Arc<Till>, mut hangu
             eprintln!("error: {error:#}; what was read before stays in use");
         }
     }
+}
+
+/// What those without a good token are told: the challenge, and the issuer's newest key.
+fn www_authenticate(challenge: &Challenge, issuer: &[IssuerKey]) -> String {
+    let newest = issuer.iter().max_by_key(|key| key.version);
+    newest.map(|key| challenge.www_authenticate(key.key.spki())).unwrap_or_default()
 }
 
 /// Every key of the issuer that a mirror proves: the one in use, and that of the epoch before.

@@ -3,23 +3,23 @@
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
+use privacy::clock::now;
 use privacy::issuer::accounts::{Accounts, Authenticate};
 use privacy::issuer::config::{Config, Folder};
 use privacy::issuer::epochs::Epochs;
 use privacy::issuer::oidc::Oidc;
 use privacy::issuer::quota::Quota;
 use privacy::issuer::service::{Issuer, handle, router};
+use privacy::reload::Reloads;
 use privacy::serve::{Limits, Listen, run as run_service};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 use transparency::entry::Name;
 
 /// How long requests may take to end when the program is stopped.
 const GRACE: Duration = Duration::from_secs(10);
-/// How often the folder of keys is read again.
-const RELOAD: Duration = Duration::from_secs(60);
 
 /// Gives accounts anonymous tokens (Privacy Pass, RFC 9578 type 2) that it cannot recognise when they are used.
 ///
@@ -111,10 +111,6 @@ enum Account {
     },
 }
 
-fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs())
-}
-
 fn run(command: Command) -> Result<()> {
     match command {
         Command::Init { folder, name, cap, epoch_hours, overlap_hours } => {
@@ -129,7 +125,7 @@ fn run(command: Command) -> Result<()> {
         Command::NewKey { folder } => {
             let at = Folder::new(&folder);
             let config = at.load()?;
-            println!("{}", Epochs::add(&at.keys(), &config.name, config.schedule(), now())?.display());
+            println!("{}", Epochs::add(&at.keys(), &config.name, config.schedule(), now()?)?.display());
         }
         Command::Account(Account::List { folder }) => {
             for name in Accounts::load(&Folder::new(&folder).accounts())?.names() {
@@ -157,10 +153,7 @@ async fn serve(folder: &Path, address: Option<String>) -> Result<()> {
         Some(oidc) => Box::new(Oidc::new(oidc)?),
         None => Box::new(Accounts::load(&at.accounts())?),
     };
-    let epochs = Epochs::load(&at.keys())?;
-    if epochs.current(now()).is_none() {
-        bail!("there is no key for this hour: make one with `cloister-issuer new-key`, and log it");
-    }
+    let epochs = load(&at.keys())?;
     let quota = Quota::open(&at.quota(), config.cap)?;
     let ids = |epochs: &Epochs| epochs.all().iter().map(|key| *key.signing.public().id()).collect::<Vec<_>>();
     quota.keep_only(&ids(&epochs))?;
@@ -175,22 +168,28 @@ async fn serve(folder: &Path, address: Option<String>) -> Result<()> {
     if let Some(address) = address {
         listen.address = address;
     }
-    tokio::spawn(reload(issuer.clone(), at.keys()));
+    tokio::spawn(reload(Reloads::new()?, issuer.clone(), at.keys()));
     let router = router(issuer.clone());
     let service = move |request| handle(router.clone(), request);
     Ok(run_service(&listen, at.path(), GRACE, service, move || issuer.metrics()).await?)
 }
 
+/// The keys, one of which is for this hour.
+fn load(keys: &Path) -> Result<Epochs> {
+    let epochs = Epochs::load(keys)?;
+    if epochs.current(now()?).is_none() {
+        bail!("there is no key for this hour: make one with `cloister-issuer new-key`, and log it");
+    }
+    Ok(epochs)
+}
+
 /// Reads the keys again from time to time; those that it has stay in use if that fails.
-async fn reload(issuer: Arc<Issuer>, keys: PathBuf) {
+async fn reload(mut reloads: Reloads, issuer: Arc<Issuer>, keys: PathBuf) {
     loop {
-        tokio::time::sleep(RELOAD).await;
-        match Epochs::load(&keys) {
-            Ok(epochs) if epochs.current(now()).is_some() => issuer.set_epochs(epochs),
-            Ok(_) => eprintln!(
-                "error: there is no key for this hour: make one with `cloister-issuer new-key`, and log it"
-            ),
-            Err(error) => eprintln!("error: {error}; the keys that were read before stay in use"),
+        reloads.next().await;
+        match load(&keys) {
+            Ok(epochs) => issuer.set_epochs(epochs),
+            Err(error) => eprintln!("error: {error:#}; the keys that were read before stay in use"),
         }
     }
 }
