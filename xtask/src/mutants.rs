@@ -5,6 +5,7 @@
 //! promise all the same, the test that watches over the promise proves nothing, and this command fails.
 
 mod list;
+mod way;
 
 use crate::hostile::{Attack, Outcome, Promise, Site};
 use crate::{build, setup};
@@ -14,13 +15,14 @@ pub use list::{MUTANTS, Mutant};
 use snp_model::hostile::Lie;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::time::Instant;
+use way::{WAY_MUTANTS, WayMutant};
 
 /// What to run.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  cargo xtask mutants\n  cargo xtask mutants --together\n  cargo xtask mutants a6 a13-no-root"
+    after_help = "Examples:\n  cargo xtask mutants\n  cargo xtask mutants --together\n  cargo xtask mutants a6 a13-no-root\n  cargo xtask mutants c1 c2 c3"
 )]
 pub struct Options {
     /// Names of mutants, or rows; all if none is given.
@@ -36,6 +38,10 @@ pub struct Options {
 
 /// Builds and attacks the mutants.
 pub fn run(options: &Options) -> Result<()> {
+    let (none, meant) = (options.names.is_empty(), |mutant: &&WayMutant| {
+        options.names.iter().any(|name| mutant.is_meant(name))
+    });
+    let on_the_way: Vec<&WayMutant> = WAY_MUTANTS.iter().filter(|mutant| none || meant(mutant)).collect();
     let chosen: Vec<&Mutant> = MUTANTS
         .iter()
         .filter(|mutant| {
@@ -43,9 +49,19 @@ pub fn run(options: &Options) -> Result<()> {
                 || options.names.iter().any(|name| name == mutant.name || name == mutant.row())
         })
         .collect();
-    ensure!(!chosen.is_empty(), "no mutant has one of these names; see `cargo xtask mutants --list`");
+    ensure!(
+        !chosen.is_empty() || !on_the_way.is_empty(),
+        "no mutant has one of these names; see `cargo xtask mutants --list`"
+    );
     if options.list {
         chosen.iter().for_each(|mutant| println!("{:26} {}", mutant.name, mutant.about));
+        on_the_way.iter().for_each(|mutant| println!("{:26} {}", mutant.name, mutant.about));
+        return Ok(());
+    }
+    if !on_the_way.is_empty() {
+        way::run(&on_the_way, options.together)?;
+    }
+    if chosen.is_empty() {
         return Ok(());
     }
     setup::for_demo()?;
@@ -209,16 +225,16 @@ impl Nursery {
         build::program("cloister")
     }
 
+    fn output(&self, program: impl AsRef<std::ffi::OsStr>, arguments: &[&str]) -> Result<Output> {
+        let mut command = Command::new(program);
+        command.args(arguments).current_dir(&self.source).env_remove("CARGO_MANIFEST_DIR");
+        command.env("CARGO_TARGET_DIR", &self.target).stdin(Stdio::null());
+        // A mutant may leave things unused.
+        Ok(command.env("RUSTFLAGS", "-Awarnings").output()?)
+    }
+
     fn run(&self, program: impl AsRef<std::ffi::OsStr>, arguments: &[&str]) -> Result<()> {
-        let output = Command::new(program)
-            .args(arguments)
-            .current_dir(&self.source)
-            .env_remove("CARGO_MANIFEST_DIR")
-            .env("CARGO_TARGET_DIR", &self.target)
-            // A mutant may leave things unused.
-            .env("RUSTFLAGS", "-Awarnings")
-            .stdin(Stdio::null())
-            .output()?;
+        let output = self.output(program, arguments)?;
         if !output.status.success() {
             bail!("the mutant cannot be built:\n{}", String::from_utf8_lossy(&output.stderr));
         }
