@@ -31,6 +31,9 @@ const POSTGRESQL: Tool =
     Tool { program: "sh", package: "postgresql", probe: &["-c", "ls /usr/lib/postgresql/*/bin/initdb"] };
 /// Hosts of their own on one machine.
 const IP: Tool = Tool { program: "ip", package: "iproute2", probe: &["-V"] };
+/// Load generators.
+const WRK: Tool = Tool { program: "sh", package: "wrk", probe: &["-c", "command -v wrk"] };
+const H2LOAD: Tool = Tool { program: "h2load", package: "nghttp2-client", probe: &["--version"] };
 const APT: Tool = Tool { program: "apt-cache", package: "apt", probe: &["--version"] };
 const DPKG: Tool = Tool { program: "dpkg-deb", package: "dpkg", probe: &["--version"] };
 
@@ -64,6 +67,11 @@ pub fn for_stores() -> Result<()> {
 /// What puts processes on hosts of their own.
 pub fn for_hosts() -> Result<()> {
     install(&[IP])
+}
+
+/// What measures relay and gateway.
+pub fn for_load() -> Result<()> {
+    install(&[WRK, H2LOAD])
 }
 
 /// What `cargo ci` needs.

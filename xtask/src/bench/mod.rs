@@ -8,7 +8,9 @@ mod boot;
 mod decode;
 mod engine;
 mod image;
+mod lines;
 mod log;
+mod privacy;
 mod report;
 mod shape;
 mod tokens;
@@ -83,6 +85,7 @@ pub const SUBJECTS: &[Subject] = &[
     decode::SUBJECT,
     engine::SUBJECT,
     log::SUBJECT,
+    privacy::SUBJECT,
     shape::SUBJECT,
     tokens::SUBJECT,
 ];
@@ -101,7 +104,7 @@ pub struct Options {
     /// Measure engine and decoding with their smallest model only.
     #[arg(long)]
     pub quick: bool,
-    /// Measure only what has one of these words in its name, such as a model, a type, "1 thread" or "load".
+    /// Measure only what has one of these words in its name, such as a model, a type, "1 thread", "load", or a part of relay and gateway such as "memory".
     #[arg(long, value_name = "WORDS")]
     pub only: Vec<String>,
     /// Times that all engines take their turn.
@@ -140,8 +143,9 @@ pub fn run(options: &Options) -> Result<()> {
         print!("{}{}", report::table(&earlier), engine::table(&earlier));
         return Ok(());
     }
-    // The engine's benchmark builds what it needs itself, and no image.
-    if chosen.iter().any(|subject| subject.name != engine::SUBJECT.name) {
+    // These build what they need themselves, and no image.
+    let alone = [engine::SUBJECT.name, privacy::SUBJECT.name, shape::SUBJECT.name, tokens::SUBJECT.name];
+    if chosen.iter().any(|subject| !alone.contains(&subject.name)) {
         setup::for_ci()?;
         build::programs()?;
     }
