@@ -16,7 +16,7 @@ use wire::termination::Termination;
 
 /// Turns for which a CPU without work waits before it halts: about a millisecond, which is longer than any pause between
 /// two tasks while an answer is generated.
-const PATIENCE: u32 = if cfg!(test) { 16 } else { 1 << 16 };
+const PATIENCE: u32 = if cfg!(test) { 16 } else { 1 << 13 };
 /// A CPU that was woken and is not awake after so many further tasks is woken again: the host may have seen the
 /// wake-up before the halt.
 const WAKE_AGAIN: u32 = 64;
@@ -71,6 +71,7 @@ pub struct Pool {
 
 impl Pool {
     /// A pool of the asking CPU.
+    #[expect(clippy::new_without_default, reason = "there is one, and it is a static")]
     pub const fn new() -> Self {
         Self {
             count: AtomicUsize::new(1),
@@ -214,12 +215,6 @@ impl Pool {
                 processor.wake(number);
             }
         }
-    }
-}
-
-impl Default for Pool {
-    fn default() -> Self {
-        Self::new()
     }
 }
 

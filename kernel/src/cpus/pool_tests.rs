@@ -53,7 +53,7 @@ impl Processor for Fake {
 
 /// A pool of `count` CPUs; the threads end with the test's process.
 fn pool(count: usize, fake: Fake) -> (&'static Pool, &'static Fake) {
-    let (pool, fake): (&Pool, &Fake) = (Box::leak(Box::default()), Box::leak(Box::new(fake)));
+    let (pool, fake): (&Pool, &Fake) = (Box::leak(Box::new(Pool::new())), Box::leak(Box::new(fake)));
     let create = |number| {
         thread::spawn(move || {
             NUMBER.set(number);

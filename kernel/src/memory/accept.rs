@@ -19,6 +19,7 @@ pub struct Frames([AtomicU64; WORDS]);
 
 impl Frames {
     /// No frame is taken.
+    #[expect(clippy::new_without_default, reason = "there is one, and it is a static")]
     pub const fn new() -> Self {
         Self([const { AtomicU64::new(0) }; WORDS])
     }
@@ -31,12 +32,6 @@ impl Frames {
             return Err(Fatal::new(Termination::Validation, frame));
         }
         Ok(())
-    }
-}
-
-impl Default for Frames {
-    fn default() -> Self {
-        Self::new()
     }
 }
 
@@ -81,7 +76,7 @@ pub trait Machine: Sync {
 
 /// Makes frames private and valid, by all CPUs, and pushes out lines that the host may have left in the caches (REQUIREMENTS
 /// A8, CVE-2025-38560). Processors that need no such thing say so by `COHERENCY_SFW_NO` (CPUID 0x8000_001f, `EBX[31]`), but
-/// no manual says that the AMD-SP checks this bit of the host's page; two loads a page are cheaper than the trust.
+/// no manual says that the AMD-SP checks this bit of the host's page; a load a page is cheaper than the trust.
 pub fn accept(
     frames: &Frames,
     machine: &mut impl Machine,
