@@ -22,7 +22,7 @@ pub fn cpuid(data: &[u8]) {
     let states = table.xcr0();
     assert!(states & !0xe7 == 0, "an unknown state would be enabled");
     assert!(states == 0 || states & 3 == 3, "XCR0 without x87 and SSE");
-    assert!(states & 4 == 0 || table.has(Feature::Avx), "AVX state without AVX");
+    assert!(states & 4 == 0 || table.has(Feature::AVX), "AVX state without AVX");
     assert!(states & 0xe0 == 0 || states & 0xe4 == 0xe4, "AVX-512 state without the rest");
     for leaf in (0..0x20).chain(0x8000_0000..0x8000_0022) {
         for subleaf in 0..9 {

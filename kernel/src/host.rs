@@ -45,7 +45,7 @@ impl<T> fmt::Debug for Alleged<T> {
     }
 }
 
-/// Width of one access to a port or to device memory.
+/// Width of one access to a port or to device memory, in rising order of powers of two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Width {
     /// One byte.
@@ -61,12 +61,7 @@ pub enum Width {
 impl Width {
     /// Bytes of one access.
     pub const fn bytes(self) -> u64 {
-        match self {
-            Self::Byte => 1,
-            Self::Word => 2,
-            Self::Long => 4,
-            Self::Quad => 8,
-        }
+        1 << self as u64
     }
 
     /// The widest aligned access at `address` of which no byte lies beyond `left`; `None` if nothing is left.

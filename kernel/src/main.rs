@@ -17,6 +17,7 @@ use kernel::network::card::Card;
 use kernel::network::server::Server;
 use kernel::once::Once;
 use kernel::snp::cpuid::CpuidTable;
+use kernel::snp::status::SevStatus;
 use kernel::virtio::DeviceError;
 use kernel::virtio::block::{self, Block};
 use kernel::virtio::network::{self, Network};
@@ -26,7 +27,7 @@ use machine::cpus::{self, Cpus};
 use machine::ghcb::{Host, emit};
 use machine::memory::{self, Memory};
 use machine::shared::SharedRun;
-use machine::{clock, descriptors, ghcb, heap, image, paging, processor, random};
+use machine::{clock, descriptors, ghcb, heap, image, paging, processor, random, stack};
 use service::{Service, StartError};
 use wire::event::{DeviceKind, Event};
 use wire::termination::Termination;
@@ -41,19 +42,31 @@ const REST: u32 = 200;
 
 /// Entered in long mode on the main stack, with the tables of `machine/entry.s`.
 extern "C" fn start() -> ! {
-    match descriptors::load(&image::stacks()).and_then(|()| run()) {
-        Ok(never) => match never {},
-        Err(fatal) => machine::terminate::terminate(fatal),
-    }
+    let fatal = match descriptors::load(&image::stacks()).and_then(|()| begin()) {
+        Ok((status, creates_cpus, canary)) => {
+            // Here, because nobody but this function has been entered, and it never returns.
+            stack::set_canary(canary);
+            let Err(fatal) = run(status, creates_cpus);
+            fatal
+        }
+        Err(fatal) => fatal,
+    };
+    machine::terminate::terminate(fatal)
 }
 
-/// Brings everything up in an order in which each part needs only those before it, then serves for ever.
-fn run() -> OrFatal<Infallible> {
+/// Brings up the processor, the way to the host, and random numbers; whether the host creates CPUs, and a stack canary.
+fn begin() -> OrFatal<(SevStatus, bool, u64)> {
     let status = processor::start()?;
     let creates_cpus = ghcb::start()?;
     emit(Event::Started {});
     clock::start(status);
+    random::start()?;
+    emit(Event::EntropyReady {});
+    Ok((status, creates_cpus, random::word()?))
+}
 
+/// Brings everything else up in an order in which each part needs only those before it, then serves for ever.
+fn run(status: SevStatus, creates_cpus: bool) -> OrFatal<Infallible> {
     // SAFETY: once, and nothing has been allocated.
     unsafe { heap::start() };
     let manifest = manifest()?;
@@ -66,9 +79,6 @@ fn run() -> OrFatal<Infallible> {
     cpus::start(vcpus, layout.stacks.clone(), &mut shared, status)?;
     let weights = memory.finish()?;
     emit(Event::MemoryValidated { mib: layout.private_mib() });
-
-    random::start()?;
-    emit(Event::EntropyReady {});
 
     let carrier = GhcbCarrier::new(&mut shared)?;
     // SAFETY: once; the CPUID page was copied when the processor was set up.
@@ -92,10 +102,7 @@ fn run() -> OrFatal<Infallible> {
     };
     let service = Service::new(guest, manifest, model, Cpus).map_err(rejected)?;
     let mut clients = Connections(service);
-    let mut seed = [0; 8];
-    random::fill(&mut seed).map_err(|_| Fatal::new(Termination::Entropy, 1))?;
-    let mac = card.mac();
-    let seed = u64::from_le_bytes(seed);
+    let (mac, seed) = (card.mac(), random::word()?);
     let mut server = Server::new(&mut card, mac, &address, connections, seed, clock::now_ms());
     paging::check(&layout, weights)?;
     emit(Event::Listening { port: address.port.into() });

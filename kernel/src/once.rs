@@ -20,6 +20,7 @@ unsafe impl<T: Send + Sync> Sync for Once<T> {}
 
 impl<T> Once<T> {
     /// An empty cell.
+    #[expect(clippy::new_without_default, reason = "it stands in statics")]
     pub const fn new() -> Self {
         Self { state: AtomicU8::new(EMPTY), value: UnsafeCell::new(MaybeUninit::uninit()) }
     }
@@ -42,12 +43,6 @@ impl<T> Once<T> {
         }
         // SAFETY: FULL is stored after the value was written, and the value is never written or moved again.
         Some(unsafe { (*self.value.get()).assume_init_ref() })
-    }
-}
-
-impl<T> Default for Once<T> {
-    fn default() -> Self {
-        Self::new()
     }
 }
 

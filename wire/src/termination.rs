@@ -84,6 +84,8 @@ terminations! {
     CpuStart = 22 => "a virtual CPU did not start exactly once; give the guest as many vCPUs as its manifest says, on a host that creates them (GHCB AP creation)",
     /// The page tables do not map what they must, or allow what they must not; the number is the address.
     PageTables = 23 => "the guest found its own page tables wrong, which is a defect; report it",
+    /// A function's stack canary was overwritten.
+    StackCorrupt = 24 => "a function found its stack overwritten, which is a defect; report it",
 }
 
 #[cfg(test)]

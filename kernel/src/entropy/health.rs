@@ -13,6 +13,7 @@ const WINDOW: u32 = 512;
 const PROPORTION_CUTOFF: u32 = 4;
 
 /// Both tests, run on every sample for as long as the guest lives.
+#[derive(Default)]
 pub struct HealthTest {
     last: u64,
     repetitions: u32,
@@ -22,11 +23,6 @@ pub struct HealthTest {
 }
 
 impl HealthTest {
-    /// No sample seen.
-    pub const fn new() -> Self {
-        Self { last: 0, repetitions: 0, first_of_window: 0, seen: 0, same_as_first: 0 }
-    }
-
     /// Judges the next sample.
     pub fn check(&mut self, sample: u64) -> Result<(), EntropyFailure> {
         self.repetitions = if self.repetitions > 0 && sample == self.last { self.repetitions + 1 } else { 1 };
@@ -46,18 +42,12 @@ impl HealthTest {
     }
 }
 
-impl Default for HealthTest {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn passes(samples: impl IntoIterator<Item = u64>) -> usize {
-        let mut test = HealthTest::new();
+        let mut test = HealthTest::default();
         samples.into_iter().take_while(|sample| test.check(*sample).is_ok()).count()
     }
 

@@ -39,7 +39,7 @@ pub struct Random<S> {
 impl<S: Source> Random<S> {
     /// Tests the source and seeds the generator.
     pub fn start(source: S) -> Result<Self, EntropyFailure> {
-        let mut random = Self { source, health: HealthTest::new(), drbg: None };
+        let mut random = Self { source, health: HealthTest::default(), drbg: None };
         let (entropy, nonce) = (random.seed()?, random.seed()?);
         random.drbg = Some(HmacDrbg::new(&*entropy, &*nonce, b"cloister guest v1"));
         Ok(random)

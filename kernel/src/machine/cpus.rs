@@ -67,6 +67,7 @@ fn prepare(number: usize, features: u64) -> OrFatal<u64> {
         xcr0: CPUID.get().map_or(0, |cpuid| cpuid.xcr0()).max(1),
         features,
         pat: PAT,
+        fs: (&raw const stack::THREAD) as u64,
         gdt: gdt(),
         idt: idt(),
         task: add_task(number, &stacks)?,
@@ -96,6 +97,7 @@ const fn apic_id(number: usize) -> u32 {
 
 /// Entered in long mode on the CPU's own stack, as [`prepare`] wrote.
 extern "C" fn enter(number: usize) -> ! {
+    stack::reset_registers();
     // The GHCB first: without one the CPU could not say why it ends the VM.
     let begun = ghcb::begin().and_then(|()| POOL.arrive(number));
     if let Err(fatal) = begun {
@@ -108,7 +110,8 @@ struct Hardware;
 
 impl pool::Processor for Hardware {
     fn pause(&self) {
-        core::hint::spin_loop();
+        // Some 400 cycles: shorter than what a task takes, longer than looking for one.
+        (0..8).for_each(|_| core::hint::spin_loop());
     }
 
     fn halt(&self) {

@@ -21,4 +21,5 @@ global_asm!(
     not_snp = const Termination::NotSnp as u8,
     c_bit = const Termination::CBit as u8,
     start = sym crate::start,
+    thread = sym super::stack::THREAD,
 );

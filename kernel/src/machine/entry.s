@@ -7,6 +7,7 @@
 # reset state lie at address 0, which is never validated, so the processor shuts the guest down.
 
 .set MSR_EFER, 0xc0000080
+.set MSR_FS_BASE, 0xc0000100
 .set MSR_GHCB, 0xc0010130
 .set MSR_SEV_STATUS, 0xc0010131
 
@@ -150,6 +151,11 @@ entry64:
     mov cr3, rax
     lea rsp, [rip + __stack_main_top]
     xor ebp, ebp
+    # Stack canaries are read from FS:40 (`machine/stack.rs`). KVM leaves the register to every guest (`direct_access_msrs`).
+    mov ecx, MSR_FS_BASE
+    mov eax, offset {thread}
+    xor edx, edx
+    wrmsr
     call {start}
     ud2
 

@@ -28,7 +28,7 @@ struct FirstPages(UnsafeCell<[u8; FIRST_BYTES]>);
 // SAFETY: nothing but the heap, which is given the pages once, touches them.
 unsafe impl Sync for FirstPages {}
 
-struct Heap(Mutex<RefCell<Tlsf<'static, usize, usize, CLASSES, CLASSES>>>);
+struct Heap(Mutex<RefCell<Tlsf<'static, usize, u16, CLASSES, 16>>>);
 
 impl Heap {
     /// Adds memory.

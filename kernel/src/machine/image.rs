@@ -22,22 +22,14 @@ unsafe extern "C" {
     static __stack_exceptions_top: u8;
 }
 
-macro_rules! address {
-    ($($(#[doc = $doc:literal])* $name:ident = $symbol:ident;)*) => {
-        $(
-            $(#[doc = $doc])*
-            pub fn $name() -> u64 {
-                (&raw const $symbol) as u64
-            }
-        )*
-    };
+/// The page that becomes the GHCB.
+pub fn ghcb() -> u64 {
+    (&raw const __ghcb) as u64
 }
 
-address! {
-    /// The page that becomes the GHCB.
-    ghcb = __ghcb;
-    /// The page tables that the entry made: PML4, PDPT, page directory, three page tables.
-    tables = __tables;
+/// The page tables that the entry made: PML4, PDPT, page directory, three page tables.
+pub fn tables() -> u64 {
+    (&raw const __tables) as u64
 }
 
 /// The code, and nothing but code.

@@ -1,6 +1,7 @@
 //! What the processor is, and how it is set up.
 
 use super::instructions::{MSR_PAT, MSR_SEV_STATUS, cr4, rdmsr, set_cr4, wrmsr, xsetbv};
+use super::stack;
 use crate::CPUID;
 use kernel::fatal::{Fatal, OrFatal};
 use kernel::snp::cpuid::{self, CpuidTable, Feature};
@@ -25,10 +26,10 @@ pub fn start() -> OrFatal<SevStatus> {
 
     let mut control = cr4();
     for (feature, bit) in [
-        (Feature::Smep, CR4_SMEP),
-        (Feature::Smap, CR4_SMAP),
-        (Feature::Umip, CR4_UMIP),
-        (Feature::Xsave, CR4_OSXSAVE),
+        (Feature::SMEP, CR4_SMEP),
+        (Feature::SMAP, CR4_SMAP),
+        (Feature::UMIP, CR4_UMIP),
+        (Feature::XSAVE, CR4_OSXSAVE),
     ] {
         if cpuid.has(feature) {
             control |= bit;
@@ -43,5 +44,6 @@ pub fn start() -> OrFatal<SevStatus> {
         }
         wrmsr(MSR_PAT, PAT);
     }
+    stack::reset_registers();
     Ok(status)
 }

@@ -32,9 +32,9 @@ impl Source for Processor {
 pub fn start() -> OrFatal<()> {
     let failed = |_| Fatal::new(Termination::Entropy, 0);
     let cpuid = CPUID.get().ok_or(Fatal::new(Termination::CpuidPage, 0))?;
-    let source = if cpuid.has(Feature::Rdseed) {
+    let source = if cpuid.has(Feature::RDSEED) {
         Processor::Rdseed
-    } else if cpuid.has(Feature::Rdrand) {
+    } else if cpuid.has(Feature::RDRAND) {
         Processor::Rdrand
     } else {
         return Err(failed(EntropyFailure));
@@ -49,6 +49,13 @@ pub fn fill(out: &mut [u8]) -> Result<(), EntropyFailure> {
     critical_section::with(|section| {
         RANDOM.borrow(section).borrow_mut().as_mut().ok_or(EntropyFailure)?.fill(out)
     })
+}
+
+/// A number that nobody can guess.
+pub fn word() -> OrFatal<u64> {
+    let mut word = [0; 8];
+    fill(&mut word).map_err(|_| Fatal::new(Termination::Entropy, 1))?;
+    Ok(u64::from_le_bytes(word))
 }
 
 /// The generator as rustls sees it.

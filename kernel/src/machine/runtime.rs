@@ -2,7 +2,7 @@
 
 use super::descriptors::this_cpu;
 use super::ghcb;
-use super::terminate::terminate;
+use super::terminate::{last_word, terminate};
 use core::arch::asm;
 use core::panic::PanicInfo;
 use core::sync::atomic::{AtomicUsize, Ordering};
@@ -64,6 +64,12 @@ extern "C" fn _Unwind_Resume(_exception: *mut u8) -> ! {
 #[unsafe(no_mangle)]
 extern "C" fn rust_eh_personality() -> ! {
     terminate(Fatal::new(Termination::Panic, 0))
+}
+
+/// A function found its stack canary changed before it returned (`machine::stack`).
+#[unsafe(no_mangle)]
+extern "C" fn __stack_chk_fail() -> ! {
+    last_word(Termination::StackCorrupt)
 }
 
 /// Copies up to 32 bytes with loads that may overlap and all come before the stores; right for overlapping runs too.

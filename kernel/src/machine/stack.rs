@@ -1,10 +1,24 @@
-//! Wiping what calls left on the stack and in registers (REQUIREMENTS A20).
+//! Stack canaries, and wiping what calls left on the stack and in registers (REQUIREMENTS A20).
+//!
+//! Every function that keeps an array or lends out a local variable checks, before it returns, that the word between them and
+//! its return address is still the canary (LLVM's `sspstrong`; `image_builder::freestanding` asks for it). It is drawn at each
+//! boot.
 
 use super::cpus;
 use super::descriptors::this_cpu;
 use crate::CPUID;
 use core::arch::asm;
+use core::sync::atomic::{AtomicU64, Ordering};
 use kernel::memory::heap::wipe;
+
+/// Where the FS base of all CPUs points. The canary is its last word: LLVM compiles for Linux, whose thread control block has
+/// it at byte 40 (System V ABI, AMD64 supplement, §3.4.6 leaves it to the system; glibc `tcbhead_t`).
+pub static THREAD: [AtomicU64; 6] = [const { AtomicU64::new(0) }; 6];
+
+/// Changes the canary. A function that was entered before this call and returns after it ends the VM.
+pub fn set_canary(canary: u64) {
+    THREAD[5].store(canary, Ordering::Relaxed);
+}
 
 /// The processor's state after reset, as XRSTOR and FXRSTOR read it (APM vol. 2, §11.5): no component is marked as saved, so
 /// each takes its initial value; control words are those of the ABI.
@@ -44,6 +58,12 @@ pub fn wipe_unused() {
     let (bottom, top) = (stacks.vc.start, stacks.vc.end);
     // SAFETY: nothing below answers a `cpuid`, so nobody is on that stack.
     unsafe { wipe(bottom as *mut u8, (top - bottom) as usize) };
+    reset_registers();
+}
+
+/// Gives every x87 and vector register, and their control words, the value that the ABI has at a program's start. Whatever a
+/// VMSA says of them: QEMU 10.1 gives further vCPUs 0 (`sev_es_set_ap_context`), Linux gives its own 0x40 and 0x1f80.
+pub fn reset_registers() {
     let states = CPUID.get().map_or(0, |cpuid| cpuid.xcr0());
     let area = &raw const INITIAL_STATE;
     // SAFETY: the area is aligned and has the form that both instructions expect; all registers that they write are

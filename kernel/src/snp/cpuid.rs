@@ -118,18 +118,8 @@ impl CpuidTable {
         self.xcr0
     }
 
-    /// CPUID 1 ECX, 7 EBX and 7 ECX hold the bits that the guest asks for.
-    pub fn has(&self, feature: Feature) -> bool {
-        let (leaf, register, bit): (u32, fn(Registers) -> u32, u32) = match feature {
-            Feature::Xsave => (1, |r| r.ecx, 26),
-            Feature::Avx => (1, |r| r.ecx, 28),
-            Feature::Rdrand => (1, |r| r.ecx, 30),
-            Feature::Smep => (7, |r| r.ebx, 7),
-            Feature::Rdseed => (7, |r| r.ebx, 18),
-            Feature::Smap => (7, |r| r.ebx, 20),
-            Feature::Avx512 => (7, |r| r.ebx, 16),
-            Feature::Umip => (7, |r| r.ecx, 2),
-        };
+    /// Whether the processor has it.
+    pub fn has(&self, Feature(leaf, register, bit): Feature) -> bool {
         self.find(leaf, 0).is_some_and(|answer| register(answer) >> bit & 1 == 1)
     }
 
@@ -152,17 +142,17 @@ impl CpuidTable {
 
     /// Which states may be enabled, after a look at their sizes: a wrong size is a buffer overrun in code that trusts it.
     fn extended_states(&self) -> OrFatal<u64> {
-        if !self.has(Feature::Xsave) {
+        if !self.has(Feature::XSAVE) {
             return Ok(0);
         }
         let base = self.leaf(0xd, 0)?;
         let supported = u64::from(base.eax) | u64::from(base.edx) << 32;
         let inconsistent = Fatal::new(Termination::CpuidPage, 0xd);
         let mut states = supported & XCR0_KNOWN;
-        if !self.has(Feature::Avx512) || states & XCR0_AVX512 != XCR0_AVX512 {
+        if !self.has(Feature::AVX512) || states & XCR0_AVX512 != XCR0_AVX512 {
             states &= !XCR0_AVX512;
         }
-        if !self.has(Feature::Avx) {
+        if !self.has(Feature::AVX) {
             states &= !XCR0_AVX & !XCR0_AVX512;
         }
         if states & XCR0_BASE != XCR0_BASE || base.ecx < XSAVE_BASE_BYTES {
@@ -184,25 +174,27 @@ impl CpuidTable {
     }
 }
 
-/// Facts that the guest asks the processor for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Feature {
+/// A fact that the guest asks the processor for: leaf, register and bit (APM vol. 3, §E.3).
+#[derive(Clone, Copy, Debug)]
+pub struct Feature(u32, fn(Registers) -> u32, u32);
+
+impl Feature {
     /// XSAVE and XCR0.
-    Xsave,
+    pub const XSAVE: Self = Self(1, |r| r.ecx, 26);
     /// 256-bit vectors.
-    Avx,
+    pub const AVX: Self = Self(1, |r| r.ecx, 28);
     /// RDRAND.
-    Rdrand,
+    pub const RDRAND: Self = Self(1, |r| r.ecx, 30);
     /// Supervisor-mode execution prevention.
-    Smep,
-    /// RDSEED.
-    Rdseed,
-    /// Supervisor-mode access prevention.
-    Smap,
+    pub const SMEP: Self = Self(7, |r| r.ebx, 7);
     /// 512-bit vectors.
-    Avx512,
+    pub const AVX512: Self = Self(7, |r| r.ebx, 16);
+    /// RDSEED.
+    pub const RDSEED: Self = Self(7, |r| r.ebx, 18);
+    /// Supervisor-mode access prevention.
+    pub const SMAP: Self = Self(7, |r| r.ebx, 20);
     /// User-mode instruction prevention.
-    Umip,
+    pub const UMIP: Self = Self(7, |r| r.ecx, 2);
 }
 
 /// Leaves whose answer depends on ECX (APM vol. 3, appendix E).
@@ -271,7 +263,7 @@ pub(crate) mod tests {
     fn a_plain_page_is_read() {
         let table = CpuidTable::new(&page(GENOA)).unwrap();
         assert_eq!(table.xcr0(), 0xe7);
-        assert!(table.has(Feature::Rdseed) && table.has(Feature::Smep));
+        assert!(table.has(Feature::RDSEED) && table.has(Feature::SMEP));
         assert_eq!(table.leaf(0, 77).unwrap().eax, 0x10, "ECX means nothing to leaf 0");
         assert_eq!(table.instruction(1, 0).unwrap().ecx >> 27 & 1, 1, "OSXSAVE mirrors CR4");
     }

@@ -28,6 +28,8 @@ pub struct Start {
     pub features: u64,
     /// The page-attribute table.
     pub pat: u64,
+    /// Base of FS, where stack canaries are read.
+    pub fs: u64,
     /// The descriptor table. Its selector 8 is code, 16 is data.
     pub gdt: Table,
     /// The interrupt table.
@@ -54,16 +56,16 @@ impl Start {
         // Bits 7:0 and 11:8 of the attributes are bits 47:40 and 55:52 of a descriptor (APM vol. 2, §15.5.1).
         let flat = Table { base: 0, limit: u32::MAX };
         for (at, selector, attributes, table) in [
-            (0x00, DATA, 0xc93, flat),                     // ES
-            (0x10, CODE, 0xa9b, flat),                     // CS
-            (0x20, DATA, 0xc93, flat),                     // SS
-            (0x30, DATA, 0xc93, flat),                     // DS
-            (0x40, 0, 0, Table { base: 0, limit: 0 }),     // FS
-            (0x50, 0, 0, Table { base: 0, limit: 0 }),     // GS
-            (0x60, 0, 0, self.gdt),                        // GDTR
-            (0x70, 0, 0x082, Table { base: 0, limit: 0 }), // LDTR
-            (0x80, 0, 0, self.idt),                        // IDTR
-            (0x90, self.task.0, 0x08b, self.task.1),       // TR
+            (0x00, DATA, 0xc93, flat),                       // ES
+            (0x10, CODE, 0xa9b, flat),                       // CS
+            (0x20, DATA, 0xc93, flat),                       // SS
+            (0x30, DATA, 0xc93, flat),                       // DS
+            (0x40, 0, 0, Table { base: self.fs, limit: 0 }), // FS
+            (0x50, 0, 0, Table { base: 0, limit: 0 }),       // GS
+            (0x60, 0, 0, self.gdt),                          // GDTR
+            (0x70, 0, 0x082, Table { base: 0, limit: 0 }),   // LDTR
+            (0x80, 0, 0, self.idt),                          // IDTR
+            (0x90, self.task.0, 0x08b, self.task.1),         // TR
         ] {
             put(at, u64::from(table.limit) << 32 | attributes << 16 | u64::from(selector));
             put(at + 8, table.base);
@@ -101,6 +103,7 @@ mod tests {
             xcr0: 0xe7,
             features: 1,
             pat: 0x0007_0406_0007_0406,
+            fs: 0x5000,
             gdt: Table { base: 0x1000, limit: 0x417 },
             idt: Table { base: 0x2000, limit: 0xfff },
             task: (0x28, Table { base: 0x3000, limit: 103 }),
@@ -112,6 +115,7 @@ mod tests {
         let quad = |at: usize| u64::from_le_bytes(page[at..at + 8].try_into().unwrap());
         assert_eq!(quad(0x10), 0xffff_ffff_0a9b_0008, "64-bit code, ring 0");
         assert_eq!(quad(0x20), 0xffff_ffff_0c93_0010);
+        assert_eq!((quad(0x40), quad(0x48)), (0, 0x5000));
         assert_eq!((quad(0x60), quad(0x68)), (0x417 << 32, 0x1000));
         assert_eq!((quad(0x80), quad(0x88)), (0xfff << 32, 0x2000));
         assert_eq!((quad(0x90), quad(0x98)), (103 << 32 | 0x8b << 16 | 0x28, 0x3000));

@@ -48,7 +48,8 @@ fn run(figures: &mut Figures<'_>) -> Result<()> {
             figures.add(name("instructions"), millions(listening.instructions), "M", COMMAND);
             figures.add(name("instructions but for the weights"), millions(rest), "M", COMMAND);
             if vcpus == VCPUS[0] {
-                validation.push((gib, boot.stage(Event::Started {}, Event::MemoryValidated { mib: 0 })?));
+                validation
+                    .push((gib, boot.stage(Event::EntropyReady {}, Event::MemoryValidated { mib: 0 })?));
             }
             if (gib, vcpus) == (GIB[0], VCPUS[0]) {
                 for (what, from, to) in stages() {
@@ -70,12 +71,14 @@ fn run(figures: &mut Figures<'_>) -> Result<()> {
 }
 
 /// The parts of a boot, each between two events.
-fn stages() -> [(&'static str, Event, Event); 6] {
-    let (memory, attested) = (Event::MemoryValidated { mib: 0 }, Event::Attested {});
+fn stages() -> [(&'static str, Event, Event); 7] {
+    let (random, memory, attested) =
+        (Event::EntropyReady {}, Event::MemoryValidated { mib: 0 }, Event::Attested {});
     let (copied, verified) = (Event::WeightsProgress { percent: 0 }, Event::WeightsVerified { bytes: 0 });
     [
-        ("taking memory over", Event::Started {}, memory),
-        ("entropy and a report", memory, attested),
+        ("entropy", Event::Started {}, random),
+        ("taking memory over", random, memory),
+        ("a report", memory, attested),
         ("disk, and copying the weights", attested, copied),
         ("hashing the weights", copied, verified),
         ("loading the model", verified, Event::ModelReady {}),

@@ -14,5 +14,6 @@ mod privacy;
 mod qmp;
 mod research;
 mod shape;
+mod stack;
 mod tap;
 mod tls;
