@@ -175,4 +175,25 @@ mod tests {
         let text = Ending::Terminated(Some((Termination::WeightsMismatch, 0))).to_string();
         assert!(text.contains(Termination::WeightsMismatch.explain()), "{text}");
     }
+
+    /// Rows of the guide's tables that begin with a number and a name.
+    fn rows(part: &str) -> Vec<(u16, &'static str)> {
+        let row = |line: &'static str| {
+            let mut cells = line.strip_prefix("| ")?.split(" | ");
+            Some((cells.next()?.parse().ok()?, cells.next()?.strip_prefix('`')?.strip_suffix('`')?))
+        };
+        let guide = include_str!("../../docs/OPERATORS.md");
+        let (_, rest) = guide.split_once(part).expect("the guide has this part");
+        rest.lines().skip(1).take_while(|line| !line.starts_with('#')).filter_map(row).collect()
+    }
+
+    #[test]
+    fn the_operators_guide_has_a_row_for_every_event_and_every_code() {
+        assert_eq!(rows("### Every event"), wire::event::Event::ALL);
+        let codes = rows("### Every code with which a guest ends itself");
+        let all: Vec<_> =
+            Termination::ALL.iter().map(|reason| (*reason as u16, format!("{reason:?}"))).collect();
+        let all: Vec<_> = all.iter().map(|(code, name)| (*code, name.as_str())).collect();
+        assert_eq!(codes, all);
+    }
 }

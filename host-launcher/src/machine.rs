@@ -277,6 +277,17 @@ mod tests {
     }
 
     #[test]
+    fn the_operators_guide_shows_the_command_line_for_real_hardware() {
+        let mut manifest = manifest();
+        manifest.machine.weights.device = 5;
+        let machine = Machine { qmp: None, ..machine(&manifest, Path::new("models/cloister-mini.gguf")) };
+        let command = machine.on_snp(Path::new("out/cloister.rom"), false).to_shell(QEMU);
+        let guide = include_str!("../../docs/OPERATORS.md");
+        let [command, guide] = [&command, guide].map(|text| text.replace("\\\n  ", ""));
+        assert!(guide.contains(&command), "{command}");
+    }
+
+    #[test]
     fn a_printed_command_can_be_typed() {
         let arguments = Arguments(["-bios", "/it's here", "-x", ""].map(OsString::from).into());
         assert_eq!(arguments.to_shell("qemu"), "qemu \\\n  -bios '/it'\\''s here' \\\n  -x ''");

@@ -70,6 +70,9 @@ macro_rules! events {
                 })
             }
 
+            /// Code and name of every event there is.
+            pub const ALL: &'static [(u16, &'static str)] = &[$(($code, stringify!($name)),)*];
+
             /// The event's name, stable for scripts.
             pub const fn name(self) -> &'static str {
                 match self { $(Self::$name { .. } => stringify!($name),)* }
