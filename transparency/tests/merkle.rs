@@ -2,27 +2,16 @@
 //!
 //! The vectors come with the package `sigstore-merkle`, which is that other implementation; Cargo has it on this machine.
 
+mod common;
+
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde::Deserialize;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use transparency::merkle::{Hash, TreeError, empty_root, leaf_hash, verify_consistency, verify_inclusion};
 
 fn vectors() -> PathBuf {
-    let metadata = Command::new(env!("CARGO"))
-        .args(["metadata", "--format-version", "1", "--locked", "--offline"])
-        // Packages for other systems need not be on this machine.
-        .args(["--filter-platform", &format!("{}-unknown-linux-gnu", std::env::consts::ARCH)])
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .output()
-        .unwrap();
-    assert!(metadata.status.success(), "{}", String::from_utf8_lossy(&metadata.stderr));
-    let metadata: serde_json::Value = serde_json::from_slice(&metadata.stdout).unwrap();
-    let packages = metadata["packages"].as_array().unwrap();
-    let package = packages.iter().find(|package| package["name"] == "sigstore-merkle").unwrap();
-    let manifest = Path::new(package["manifest_path"].as_str().unwrap());
-    manifest.parent().unwrap().join("test-data/merkle/testdata")
+    common::package("sigstore-merkle").join("test-data/merkle/testdata")
 }
 
 fn read<T: for<'de> Deserialize<'de>>(folder: &Path) -> Vec<(PathBuf, T)> {

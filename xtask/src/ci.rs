@@ -58,9 +58,15 @@ pub fn run() -> Result<()> {
     if let Err(error) = &stores {
         eprintln!("NOT RUN: the tests with Redis and PostgreSQL; {error:#}");
     }
+    let peers = setup::for_peers();
+    if let Err(error) = &peers {
+        eprintln!("NOT RUN: the tests with Go's implementation of logs; {error:#}");
+    }
     step("tests of every room", || {
-        let required: &[_] = if stores.is_ok() { &[("CLOISTER_STORES", "required")] } else { &[] };
-        test(&[&["--workspace", "--exclude", "xtask"], &ENGINE_TOOL[..]].concat(), required)
+        let required = [("CLOISTER_STORES", stores.is_ok()), ("CLOISTER_PEERS", peers.is_ok())];
+        let required: Vec<_> =
+            required.into_iter().filter(|(_, there)| *there).map(|(name, _)| (name, "required")).collect();
+        test(&[&["--workspace", "--exclude", "xtask"], &ENGINE_TOOL[..]].concat(), &required)
     })?;
     step("programs", build::programs)?;
     step("image: rebuilt in a minimal chroot", || {

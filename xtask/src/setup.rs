@@ -34,6 +34,13 @@ const IP: Tool = Tool { program: "ip", package: "iproute2", probe: &["-V"] };
 /// Load generators.
 const WRK: Tool = Tool { program: "sh", package: "wrk", probe: &["-c", "command -v wrk"] };
 const H2LOAD: Tool = Tool { program: "h2load", package: "nghttp2-client", probe: &["--version"] };
+/// Go, and the packages that its checksum database runs on. Debian keeps the program out of the path.
+const GO: Tool = Tool { program: "/usr/lib/go-1.19/bin/go", package: "golang-1.19-go", probe: &["version"] };
+const GO_MOD: Tool = Tool {
+    program: "ls",
+    package: "golang-golang-x-mod-dev",
+    probe: &["/usr/share/gocode/src/golang.org/x/mod/sumdb/tlog"],
+};
 const APT: Tool = Tool { program: "apt-cache", package: "apt", probe: &["--version"] };
 const DPKG: Tool = Tool { program: "dpkg-deb", package: "dpkg", probe: &["--version"] };
 
@@ -72,6 +79,11 @@ pub fn for_hosts() -> Result<()> {
 /// What measures relay and gateway.
 pub fn for_load() -> Result<()> {
     install(&[WRK, H2LOAD])
+}
+
+/// What the tests with Go's implementation of logs need.
+pub fn for_peers() -> Result<()> {
+    install(&[GO, GO_MOD])
 }
 
 /// What `cargo ci` needs.

@@ -69,6 +69,22 @@ pub async fn serve_witness(number: u8, state: &Path, keys: Vec<VerifierKey>) -> 
     WitnessAt { url, keys }
 }
 
+/// The folder of a package that this one depends on, which Cargo has on this machine.
+pub fn package(name: &str) -> PathBuf {
+    let metadata = std::process::Command::new(env!("CARGO"))
+        .args(["metadata", "--format-version", "1", "--locked", "--offline"])
+        // Packages for other systems need not be on this machine.
+        .args(["--filter-platform", &format!("{}-unknown-linux-gnu", std::env::consts::ARCH)])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .unwrap();
+    assert!(metadata.status.success(), "{}", String::from_utf8_lossy(&metadata.stderr));
+    let metadata: serde_json::Value = serde_json::from_slice(&metadata.stdout).unwrap();
+    let packages = metadata["packages"].as_array().unwrap();
+    let package = packages.iter().find(|package| package["name"] == name).unwrap();
+    Path::new(package["manifest_path"].as_str().unwrap()).parent().unwrap().into()
+}
+
 /// A log and its witnesses.
 pub struct World {
     pub folder: TempDir,
