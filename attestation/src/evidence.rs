@@ -22,10 +22,14 @@ use core::fmt;
 /// `id-pe-cmw`, 1.3.6.1.5.5.7.1.35 (RFC 9999): the certificate extension that carries evidence, as contents of an
 /// `OBJECT IDENTIFIER`.
 pub const ID_PE_CMW: [u8; 8] = [0x2b, 6, 1, 5, 5, 7, 1, 35];
-/// Most bytes that the host's certificate table may have.
-pub const MAX_CERTIFICATES: usize = 24 * 1024;
-/// Most bytes that encoded evidence may have.
-pub const MAX_ENCODED: usize = 32 * 1024;
+/// Most bytes that the host's certificate table may have: the pages that the guest offers for it. A chain takes 5 KiB; a log's
+/// proof with Ed25519 and ML-DSA-44 by five witnesses 24 KiB. The host's side has no limit of its own: KVM hands these pages
+/// to the VMM, which fills them (Linux, Documentation/virt/kvm/api.rst, `KVM_EXIT_SNP_REQ_CERTS`); the 16 KiB of
+/// `SEV_FW_BLOB_MAX_SIZE` are those of Linux as a guest.
+pub const MAX_CERTIFICATES: usize = 32 * 1024;
+/// Most bytes that encoded evidence may have: the largest table, the report and the path to it. A certificate with it stays below
+/// the 64 KiB that rustls takes as one handshake message.
+pub const MAX_ENCODED: usize = 40 * 1024;
 
 const REPORT: (&str, &str) = ("report", "application/vnd.amd.sev-snp.attestation-report");
 const INCLUSION: (&str, &str) = ("inclusion", "application/vnd.cloister.batch-inclusion");

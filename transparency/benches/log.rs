@@ -134,7 +134,7 @@ async fn timed(mut writer: Writer, next: &mut u64, size: u64) -> Writer {
     writer
 }
 
-/// Makes and checks proofs in the largest log, with two of three witnesses.
+/// Makes and checks proofs in the largest log, with several witnesses who all must have cosigned.
 async fn proofs(writer: &Writer, store: &Store) {
     let reader = Reader::Store(store.clone());
     // The one entry that is kept is an image in the last, partial bundle.
@@ -148,13 +148,16 @@ async fn proofs(writer: &Writer, store: &Store) {
     let time = start.elapsed().as_secs_f64() * 1e6 / f64::from(made);
     figure(&format!("making an inclusion proof in a log of {size} entries"), time, "us");
 
-    for (label, algorithms) in [
-        ("Ed25519", &[Algorithm::CosignatureEd25519][..]),
-        ("Ed25519 and ML-DSA-44", &[Algorithm::CosignatureEd25519, Algorithm::CosignatureMlDsa44]),
+    const BOTH: [Algorithm; 2] = [Algorithm::CosignatureEd25519, Algorithm::CosignatureMlDsa44];
+    for (label, algorithms, witnesses) in [
+        ("2 witnesses with Ed25519", &BOTH[..1], 2),
+        ("2 witnesses with Ed25519 and ML-DSA-44", &BOTH, 2),
+        ("3 witnesses with Ed25519 and ML-DSA-44", &BOTH, 3),
+        ("5 witnesses with Ed25519 and ML-DSA-44", &BOTH, 5),
     ] {
-        let (proof, trust) = proof(algorithms).await;
+        let (proof, trust) = proof(algorithms, witnesses).await;
         let text = proof.encode();
-        figure(&format!("size of an image's proof, 2 witnesses with {label}"), text.len() as f64, "bytes");
+        figure(&format!("size of an image's proof, {label}"), text.len() as f64, "bytes");
         let mut times = Vec::new();
         for _ in 0..501 {
             let start = Instant::now();
@@ -162,13 +165,13 @@ async fn proofs(writer: &Writer, store: &Store) {
             times.push(start.elapsed().as_secs_f64() * 1e6);
         }
         times.sort_by(f64::total_cmp);
-        figure(&format!("check of an image's proof, 2 witnesses with {label}"), times[times.len() / 2], "us");
+        figure(&format!("check of an image's proof, {label}"), times[times.len() / 2], "us");
     }
 }
 
 /// The proof of an image with twelve launch digests in a log of 100,000 entries, and who trusts it. The log signs with the
 /// same kinds of keys as its witnesses.
-async fn proof(algorithms: &[Algorithm]) -> (Proof, Trust) {
+async fn proof(algorithms: &[Algorithm], count: u8) -> (Proof, Trust) {
     let (_folder, mut config) = config();
     let store = Store::objects(Arc::new(InMemory::new()));
     config.store = store.clone();
@@ -209,7 +212,7 @@ async fn proof(algorithms: &[Algorithm]) -> (Proof, Trust) {
     let mut signatures: Vec<_> =
         writer.config().keys.iter().map(|key| checkpoint.sign(key, now).expect("signed")).collect();
     let mut witnesses = Vec::new();
-    for number in [1, 2] {
+    for number in 1..=count {
         let keys = witness_keys(number, algorithms);
         signatures.extend(keys.iter().map(|key| checkpoint.sign(key, now).expect("signed")));
         witnesses.push(Witness { keys: keys.iter().map(|key| key.public().clone()).collect() });
@@ -222,7 +225,9 @@ async fn proof(algorithms: &[Algorithm]) -> (Proof, Trust) {
         minimum_version: Version::new(0, 1, 0),
         minimum_revocations: 0,
     };
-    let file = TrustFile { witnesses, accept: vec![accept], ..TrustFile::new(ORIGIN.into(), log_keys, 2) };
+    let threshold = witnesses.len();
+    let file =
+        TrustFile { witnesses, accept: vec![accept], ..TrustFile::new(ORIGIN.into(), log_keys, threshold) };
     (proof, file.try_into().expect("a trust"))
 }
 

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use transparency::checkpoint::Checkpoint;
 use transparency::entry::{Kind, Revoked, Version};
 use transparency::key::{Algorithm, SignerKey};
+use transparency::log::with_witnesses;
 use transparency::merkle::TreeError;
 use transparency::proof::Proof;
 use transparency::trust::{Trust, TrustError, TrustFile, Witness};
@@ -259,4 +260,24 @@ fn d3_a_trust_in_which_somebody_counts_twice_or_nothing_is_checked_is_refused() 
     assert_eq!(refusal(&|t| t.threshold = 3), TrustError::Threshold);
     assert_eq!(refusal(&|t| t.threshold = 0), TrustError::Threshold);
     assert_eq!(refusal(&|t| t.max_age_hours = 0), TrustError::Age);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proof_may_leave_out_the_witnesses_that_nobody_asks_for() {
+    let (world, whole) = world().await;
+    let keep = |count| {
+        let checkpoint = with_witnesses(&whole.checkpoint, &world.trust, count)?;
+        Ok::<_, Refused>(Proof { checkpoint, ..whole.clone() })
+    };
+    let short = keep(2).unwrap();
+    assert!(short.encode().len() < whole.encode().len());
+    let logged = verify(short.encode().as_bytes(), Kind::Image, &world.trust, SystemTime::now()).unwrap();
+    assert_eq!(logged.witnessed.witnesses.len(), 2);
+    assert_eq!(keep(3).unwrap(), whole);
+    assert_eq!(keep(1), Err(Refused::TooFewWitnesses { found: 1, needed: 2 }));
+    assert_eq!(keep(4), Err(Refused::TooFewWitnesses { found: 3, needed: 4 }));
+    assert_eq!(
+        refused(&short, &world.trusting(|trust| trust.threshold = 3)),
+        Refused::TooFewWitnesses { found: 2, needed: 3 }
+    );
 }

@@ -13,56 +13,59 @@ use std::process::{Child, Command, Stdio};
 /// The log's origin.
 const ORIGIN: &str = "cloister.localhost/log";
 
-/// A new log in a folder, and its witness, which ends with this value.
+/// A new log in a folder, and its witnesses, which end with this value.
 pub struct Log {
     folder: PathBuf,
-    witness: Child,
+    witnesses: Vec<Child>,
 }
 
 impl Log {
     /// Makes a log and starts its witness. What was in the folder is removed: a log's keys are new each time, so that no
     /// proof of an earlier run is good for this one.
     pub fn start(folder: &Path) -> Result<Self> {
+        Self::with_witnesses(folder, 1)
+    }
+
+    /// The same with several witnesses, all of which must cosign.
+    pub fn with_witnesses(folder: &Path, count: usize) -> Result<Self> {
         if folder.exists() {
             fs::remove_dir_all(folder).with_context(|| format!("cannot remove {}", folder.display()))?;
         }
-        let address = format!("127.0.0.1:{}", free_port()?);
-        let witness = folder.join("witness");
-        let url = format!("http://{address}");
         let quiet = |command: &mut Command| run(command.stdout(Stdio::null()));
-        quiet(
-            Command::new(program("cloister-witness")?)
-                .args(["init", "--name", "cloister.localhost/witness", "--url", &url, "--folder"])
-                .arg(&witness),
-        )?;
-        quiet(
-            Command::new(program("cloister-log")?)
-                .args(["init", "--origin", ORIGIN, "--threshold", "1", "--witness"])
-                .arg(witness.join("public.toml"))
-                .arg("--folder")
-                .arg(folder.join("log")),
-        )?;
-        quiet(
-            Command::new(program("cloister-witness")?)
-                .arg("add-log")
-                .arg("--config")
-                .arg(witness.join("witness.toml"))
-                .arg("--log")
-                .arg(folder.join("log/public.toml")),
-        )?;
-        let mut child = Command::new(program("cloister-witness")?)
-            .args(["serve", "--listen", &address, "--config"])
-            .arg(witness.join("witness.toml"))
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .context("cannot start cloister-witness")?;
-        let mut line = String::new();
-        if let Some(stdout) = child.stdout.take() {
-            BufReader::new(stdout).read_line(&mut line)?;
+        let mut init = Command::new(program("cloister-log")?);
+        init.args(["init", "--origin", ORIGIN, "--threshold", &count.to_string()]);
+        let mut witnesses = Vec::new();
+        for number in 1..=count {
+            let suffix = if number == 1 { String::new() } else { format!("-{number}") };
+            let (home, address) =
+                (folder.join(format!("witness{suffix}")), format!("127.0.0.1:{}", free_port()?));
+            let (name, url) = (format!("cloister.localhost/witness{suffix}"), format!("http://{address}"));
+            let mut make = Command::new(program("cloister-witness")?);
+            quiet(make.args(["init", "--name", &name, "--url", &url, "--folder"]).arg(&home))?;
+            init.arg("--witness").arg(home.join("public.toml"));
+            witnesses.push((home, address));
         }
-        let log = Self { folder: folder.into(), witness: child };
-        ensure!(line.starts_with("listening on"), "the witness does not listen on {address}");
+        quiet(init.arg("--folder").arg(folder.join("log")))?;
+        let mut log = Self { folder: folder.into(), witnesses: Vec::new() };
+        for (home, address) in witnesses {
+            let config = home.join("witness.toml");
+            let mut add = Command::new(program("cloister-witness")?);
+            add.arg("add-log").arg("--config").arg(&config);
+            quiet(add.arg("--log").arg(folder.join("log/public.toml")))?;
+            let mut child = Command::new(program("cloister-witness")?)
+                .args(["serve", "--listen", &address, "--config"])
+                .arg(config)
+                .stdin(Stdio::null())
+                .stdout(Stdio::piped())
+                .spawn()
+                .context("cannot start cloister-witness")?;
+            let mut line = String::new();
+            if let Some(stdout) = child.stdout.take() {
+                BufReader::new(stdout).read_line(&mut line)?;
+            }
+            log.witnesses.push(child);
+            ensure!(line.starts_with("listening on"), "the witness does not listen on {address}");
+        }
         Ok(log)
     }
 
@@ -131,8 +134,10 @@ impl Log {
 
 impl Drop for Log {
     fn drop(&mut self) {
-        let _ = self.witness.kill();
-        let _ = self.witness.wait();
+        for witness in &mut self.witnesses {
+            let _ = witness.kill();
+            let _ = witness.wait();
+        }
     }
 }
 

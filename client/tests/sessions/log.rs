@@ -78,6 +78,10 @@ fn entry(name_of: Name, role: &str, subject: Subject) -> Entry {
 
 /// The proof of an entry in a log of two: a list of revocations, and it.
 fn proof(entry: &Entry, time: u64, revoked: &[Hash]) -> Vec<u8> {
+    proof_signed(entry, time, revoked, &keys())
+}
+
+fn proof_signed(entry: &Entry, time: u64, revoked: &[Hash], keys: &[SignerKey]) -> Vec<u8> {
     let revoked = revoked.iter().map(|leaf| Revoked { leaf: *leaf, reason: name("withdrawn") }).collect();
     let list = Subject::Revocations(Revocations { number: 0, issued: time, revoked });
     let list = self::entry(name("revocations"), "log", list).encode().expect("an entry");
@@ -85,7 +89,7 @@ fn proof(entry: &Entry, time: u64, revoked: &[Hash]) -> Vec<u8> {
     let leaves = [leaf_hash(&list), leaf_hash(&entry)];
     let root = node_hash(&leaves[0], &leaves[1]);
     let checkpoint = Checkpoint { origin: ORIGIN.into(), size: 2, root, extension: String::new() };
-    let signatures = keys().iter().map(|key| checkpoint.sign(key, time).expect("a signature")).collect();
+    let signatures = keys.iter().map(|key| checkpoint.sign(key, time).expect("a signature")).collect();
     let proof = Proof {
         entry: Leaf { index: 1, entry, path: vec![leaves[0]] },
         revocations: Leaf { index: 0, entry: list, path: vec![leaves[1]] },
@@ -140,6 +144,64 @@ async fn an_image_is_accepted_by_a_proof_that_came_with_the_evidence_or_beside_i
     // What is given goes before what is stapled, so a host cannot bring its own.
     let given = policy(trust(0)).with_proof(b"something else".to_vec());
     assert!(matches!(refusal(Some(&proof), given).await, ProofError::Refused(Refusal::Format(_))));
+}
+
+/// Five witnesses of which three must cosign, each with Ed25519 and ML-DSA-44, and a log that signs with both as well: what a
+/// client should ask for today is not too large to travel with the evidence.
+#[tokio::test]
+async fn d3_three_of_five_post_quantum_witnesses_travel_with_the_evidence() {
+    let log = [Algorithm::Ed25519, Algorithm::CosignatureMlDsa44].map(|algorithm| key(ORIGIN, algorithm));
+    let witnesses: Vec<[SignerKey; 2]> = (0..5_u8)
+        .map(|number| {
+            [Algorithm::CosignatureEd25519, Algorithm::CosignatureMlDsa44].map(|algorithm| {
+                let name = format!("witness-{number}.operator.example/log");
+                SignerKey::from_seed(&name, algorithm, [100 + number; 32]).expect("a key")
+            })
+        })
+        .collect();
+    let public = |keys: &[SignerKey]| keys.iter().map(|key| key.public().clone()).collect::<Vec<_>>();
+    let listed = witnesses.iter().map(|keys| Witness { keys: public(keys) }).collect();
+    let mut file = trust(0).file().clone();
+    (file.keys, file.witnesses, file.threshold) = (public(&log), listed, 3);
+    let trust = Trust::try_from(file).expect("a trust");
+    // An image for two containers, and machines with three CPU types and two numbers of vCPUs.
+    let mut entry = image(LAUNCH_DIGEST);
+    let Subject::Image(logged) = &mut entry.subject else { panic!("an image") };
+    for container in ["igvm", "rom"] {
+        for (vcpus, cpu_type) in
+            [(2, "Milan"), (2, "Genoa"), (2, "Turin"), (8, "Milan"), (8, "Genoa"), (8, "Turin")]
+        {
+            let (cpu_type, number) = (name(&format!("EPYC-{cpu_type}")), logged.launches.len() as u8);
+            let launch = Launch { container: name(container), vcpus, cpu_type, digest: [number; 48] };
+            logged.launches.push(launch);
+        }
+    }
+    logged.launches.sort_by(|a, b| a.machine().cmp(&b.machine()));
+
+    for (cosigned, enough) in [(5, true), (3, true), (2, false)] {
+        let mut log = Vec::from([Algorithm::Ed25519, Algorithm::CosignatureMlDsa44].map(|a| key(ORIGIN, a)));
+        log.extend(witnesses.iter().take(cosigned).flat_map(|keys| {
+            keys.iter().map(|key| SignerKey::from_secret_text(&key.to_secret_text()).expect("a key"))
+        }));
+        let proof = proof_signed(&entry, now(), &[], &log);
+        let server = server(Some(&proof));
+        let table = AmdSp::honest().certificates.len() + 24 + proof.len();
+        eprintln!("{cosigned} witnesses: a proof of {} bytes, a table of {table}", proof.len());
+        assert!(table <= attestation::evidence::MAX_CERTIFICATES, "{table} bytes");
+        let session = connect(&server, policy(trust.clone())).await;
+        match session {
+            Ok(session) if enough => {
+                let witnesses = &session.logged().expect("logged").witnessed.witnesses;
+                assert_eq!(witnesses.len(), cosigned);
+            }
+            Err(SessionError::Proof(ProofError::Refused(refused))) if !enough => {
+                let too_few = CheckpointRefused::TooFewWitnesses { found: 2, needed: 3 };
+                assert_eq!(refused, Refusal::Checkpoint(too_few));
+            }
+            Ok(_) => panic!("accepted with {cosigned}"),
+            Err(error) => panic!("{cosigned}: {error}"),
+        }
+    }
 }
 
 #[tokio::test]

@@ -11,8 +11,8 @@ use kernel::snp::message::{Carrier, MESSAGE_BYTES, Messenger};
 use kernel::snp::{cpuid, secrets};
 use wire::termination::Termination;
 
-/// Room for the host's certificates, in pages. A chain of three takes about 5 KiB.
-const CERTIFICATE_PAGES: usize = 8;
+/// Room for the host's certificates, in pages.
+const CERTIFICATE_PAGES: usize = ::attestation::evidence::MAX_CERTIFICATES / 4096;
 
 /// `PAUSE`s of one rest: about 20 ms on processors with SEV-SNP, which take some 50 cycles for each.
 const REST: u32 = 1 << 20;

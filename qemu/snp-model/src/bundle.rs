@@ -17,8 +17,8 @@ pub const MAX_IMAGE_BYTES: usize = 64 << 20;
 pub const MAX_VCPUS: u32 = 64;
 /// Largest guest: 1 TiB.
 pub const MAX_MEMORY_MIB: u32 = 1 << 20;
-/// Largest certificate table that Linux hands to a guest (`SEV_FW_BLOB_MAX_SIZE`, four pages).
-pub const MAX_CERTIFICATE_BYTES: usize = 0x4000;
+/// Largest certificate table: more than this no verifier takes. The guest says how many pages it has.
+pub const MAX_CERTIFICATE_BYTES: usize = attestation::evidence::MAX_CERTIFICATES;
 /// Longest name of a hostile scenario.
 pub const MAX_SCENARIO_BYTES: usize = 64;
 

@@ -11,5 +11,5 @@ pub mod reader;
 pub mod store;
 
 pub use append::{AppendError, REVOCATIONS, Signed, Writer, unix_now};
-pub use publish::{PublishError, prove};
+pub use publish::{PublishError, prove, with_witnesses};
 pub(crate) use publish::{request, signature_lines};

@@ -9,6 +9,7 @@ use crate::merkle::Hash;
 use crate::note::Signature;
 use crate::proof::{Leaf, Proof};
 use crate::tree::{consistency_proof, inclusion_proof};
+use crate::trust::Trust;
 use crate::verify::{CheckpointRefused, verify_signatures};
 use crate::witness::client::{Submission, WitnessError, ask};
 use futures_util::future::join_all;
@@ -78,6 +79,26 @@ impl Writer {
         let list = list.ok_or(PublishError::NotPublished(0))?;
         prove(&reader, published, index, list).await
     }
+}
+
+/// The same checkpoint with the cosignatures of `count` witnesses only, those who signed last. A proof that clients with this
+/// threshold accept need not be larger.
+pub fn with_witnesses(
+    signed: &SignedCheckpoint,
+    trust: &Trust,
+    count: usize,
+) -> Result<SignedCheckpoint, CheckpointRefused> {
+    let cosigned = verify_signatures(signed, trust)?;
+    if count < trust.threshold() || count > cosigned.len() {
+        let (found, needed) = (cosigned.len().min(count), trust.threshold().max(count));
+        return Err(CheckpointRefused::TooFewWitnesses { found, needed });
+    }
+    let chosen = |name: &str| cosigned[..count].iter().any(|(chosen, _)| chosen == name);
+    let witnesses = trust.witnesses().iter().filter(|witness| chosen(witness.name()));
+    let keys: Vec<_> = trust.keys().iter().chain(witnesses.flat_map(|witness| &witness.keys)).collect();
+    let kept = |line: &&Signature| keys.iter().any(|key| line.claims(key));
+    let signatures = signed.signatures.iter().filter(kept).cloned().collect();
+    Ok(SignedCheckpoint { checkpoint: signed.checkpoint.clone(), signatures })
 }
 
 /// Makes the proof of an entry against a checkpoint, from the log's tiles; `revocations` is the index of the newest list.

@@ -11,7 +11,7 @@ use std::time::SystemTime;
 use transparency::entry::{Entry, Kind, Name, Revoked};
 use transparency::key::SignerKey;
 use transparency::log::config::{Config, ConfigFile, WitnessAt};
-use transparency::log::{Signed, Writer, unix_now};
+use transparency::log::{PublishError, Signed, Writer, unix_now, with_witnesses};
 use transparency::merkle::Hash;
 use transparency::serve;
 use transparency::trust::{Accept, Trust, TrustFile};
@@ -71,12 +71,18 @@ pub async fn run(command: Command) -> Result<(), Failure> {
             }
             publish(&mut writer).await
         }
-        Command::Prove { config, kind, name, role, index, out, publish } => {
+        Command::Prove { config, kind, name, role, index, witnesses, out, publish } => {
             let writer = Writer::open(Config::load(&config)?).await?;
             let newest = writer.newest(kind, &name, &role);
             let index =
                 index.or(newest).ok_or_else(|| Failure::NoEntry(format!("{kind} {name} for {role}")))?;
-            let proof = writer.prove(index).await?.encode();
+            let mut proof = writer.prove(index).await?;
+            if let Some(count) = witnesses {
+                let trust = &writer.config().trust;
+                proof.checkpoint = with_witnesses(&proof.checkpoint, trust, count)
+                    .map_err(|refused| PublishError::Witnesses { refused, failures: Vec::new() })?;
+            }
+            let proof = proof.encode();
             if publish {
                 let path = format!("{}/{name}.tlog-proof", serve::PROOFS);
                 writer.config().store.write(vec![(path, proof.clone().into_bytes())]).await?;

@@ -97,6 +97,10 @@ enum Command {
         /// Prove this entry instead of the newest.
         #[arg(long)]
         index: Option<u64>,
+        /// Carry the cosignatures of so many witnesses only, at least the log's threshold: a shorter proof for clients who ask
+        /// for no more. Without it, all are carried.
+        #[arg(long, value_name = "N")]
+        witnesses: Option<usize>,
         /// Where to write the proof.
         #[arg(long)]
         out: Option<PathBuf>,
