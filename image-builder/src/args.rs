@@ -25,7 +25,7 @@ const EXIT_CODES: &str = "Exit codes:
   7  a file could not be read or written
   8  the image is outside its budget
   9  the rebuilt image and the published one differ
- 10  the builders disagree, or too few of them vouch; nothing was appended
+ 10  the builders disagree, or too few of them vouch; nothing was appended (publish), or nobody should have (audit)
  11  a key, `builders.toml`, a trust or the log's configuration cannot be used
  12  the proof of a log entry was refused
  13  the log refused the entry, or cannot be read or written
@@ -113,6 +113,7 @@ pub struct Inspect {
   cloister-image audit published.rom --archive cloister-0.1.0.tar.gz --vendor vendor
   cloister-image audit digests.json --folder . --json
   cloister-image audit cloister.rom cloister.tlog-proof --trust trust.toml
+  cloister-image audit cloister.tlog-proof --trust trust.toml --log https://log.example/cloister --builders builders.toml
 
 Prints `identical` and ends with 0, or says where the two differ and ends with 9. The build runs code from the source.")]
 #[command(group(clap::ArgGroup::new("origin")))]
@@ -125,6 +126,14 @@ pub struct Audit {
     #[cfg(feature = "publish")]
     #[arg(long, value_name = "FILE")]
     pub trust: Option<PathBuf>,
+    /// Also say who vouched for the entry: the log's URL, or the folder of its files, where the builders' statements are.
+    #[cfg(feature = "publish")]
+    #[arg(long, value_name = "URL|DIR", requires = "trust", requires = "builders")]
+    pub log: Option<String>,
+    /// Whose builds count: a `builders.toml`, as `publish` takes it.
+    #[cfg(feature = "publish")]
+    #[arg(long, value_name = "FILE", requires = "log")]
+    pub builders: Option<PathBuf>,
     /// Build this commit or tag of the repository; with a proof, the default is the commit that the entry names.
     #[arg(long, value_name = "REVISION", group = "origin")]
     pub commit: Option<String>,

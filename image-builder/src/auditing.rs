@@ -8,11 +8,14 @@ use std::path::Path;
 #[cfg(feature = "publish")]
 use {
     image_builder::audit::logged,
+    image_builder::publish::{agree, difference},
     serde::Deserialize,
     std::time::SystemTime,
     transparency::entry::{Entry, Kind, Subject},
+    transparency::log::reader::{ReadError, Reader},
+    transparency::log::store::Store,
     transparency::trust::Trust,
-    transparency::verify::verify,
+    transparency::verify::{Logged, verify},
 };
 
 /// Something that was published, as it is compared.
@@ -21,7 +24,18 @@ enum Published {
     File(Vec<u8>),
     /// What a log says.
     #[cfg(feature = "publish")]
-    Entry(Box<Entry>),
+    Entry { entry: Box<Entry>, builders: Vec<String> },
+}
+
+impl Published {
+    /// Who vouched for it, as far as that was asked.
+    fn builders(&self) -> &[String] {
+        match self {
+            Self::File(_) => &[],
+            #[cfg(feature = "publish")]
+            Self::Entry { builders, .. } => builders,
+        }
+    }
 }
 
 /// Rebuilds an image once and compares it with everything that was published of it.
@@ -37,15 +51,19 @@ pub fn audit(options: &args::Audit) -> Result<(), Failure> {
     let mut results = Vec::new();
     for (path, published) in options.published.iter().zip(&published) {
         let comparison = comparison(&rebuilt, published, commit.as_deref())?;
+        let builders = published.builders();
         if !comparison.identical {
             different = different.or_else(|| Some(path.clone()));
         }
         if options.json {
-            results.push(json!({ "file": path, "comparison": comparison }));
+            results.push(json!({ "file": path, "comparison": comparison, "builders": builders }));
         } else if options.published.len() > 1 {
             print!("{}: {comparison}", path.display());
         } else {
             print!("{comparison}");
+        }
+        if !options.json && !builders.is_empty() {
+            println!("vouched for by {}", builders.join(", "));
         }
     }
     if options.json {
@@ -94,14 +112,40 @@ fn load(options: &args::Audit, path: &Path) -> Result<Published, Failure> {
     let trust: WithLog = toml::from_str(&text)
         .map_err(|error| Failure::Settings { path: path.clone(), problem: error.to_string() })?;
     let logged = verify(&bytes, Kind::Image, &trust.log, SystemTime::now())?;
-    Ok(Published::Entry(Box::new(logged.entry)))
+    let builders = match (&options.log, &options.builders) {
+        (Some(log), Some(builders)) => vouched(log, builders, &logged)?,
+        _ => Vec::new(),
+    };
+    Ok(Published::Entry { entry: Box::new(logged.entry), builders })
+}
+
+/// Names of the builders whose statements about an entry the log keeps; all of them count and signed this entry.
+#[cfg(feature = "publish")]
+fn vouched(log: &str, builders: &Path, logged: &Logged) -> Result<Vec<String>, Failure> {
+    let builders = crate::publishing::builders(builders)?;
+    let reader = if log.contains("://") {
+        Reader::http(log)?
+    } else {
+        let folder = Path::new(log);
+        std::fs::read_dir(folder).map_err(|source| Failure::Read { path: folder.into(), source })?;
+        Reader::Store(Store::folder(folder).map_err(ReadError::from)?)
+    };
+    let runtime = tokio::runtime::Runtime::new().map_err(Failure::Runtime)?;
+    let note = runtime.block_on(reader.statements(&logged.leaf))?.ok_or(Failure::NotVouched)?;
+    let agreed = agree::agree(&[note], &builders)?;
+    // Which entry was before it, the log says and not the builders.
+    let entry = Entry { previous: None, ..logged.entry.clone() };
+    match difference::between(&agreed.entry, &entry).into_iter().next() {
+        None => Ok(agreed.builders),
+        Some(difference) => Err(Failure::OtherEntry(difference)),
+    }
 }
 
 /// The commit that an entry names.
 #[cfg(feature = "publish")]
 fn logged_origin(options: &args::Audit, published: &[Published]) -> Option<Origin> {
     published.iter().find_map(|published| match published {
-        Published::Entry(entry) => match &entry.subject {
+        Published::Entry { entry, .. } => match &entry.subject {
             Subject::Image(image) => {
                 let revision = hex::encode(&image.source_commit);
                 Some(Origin::Commit { repository: options.repository.clone(), revision })
@@ -124,7 +168,7 @@ fn comparison(
         }
         Published::File(bytes) => Ok(rebuilt.compare(bytes)),
         #[cfg(feature = "publish")]
-        Published::Entry(entry) => {
+        Published::Entry { entry, .. } => {
             if commit.is_none() {
                 eprintln!(
                     "note: a folder or an archive does not say which commit it is, so that is not compared"

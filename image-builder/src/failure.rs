@@ -112,6 +112,20 @@ pub enum Failure {
         /// What is wrong.
         source: transparency::note::NoteError,
     },
+    /// Nobody vouched for an entry.
+    #[cfg(feature = "publish")]
+    #[error(
+        "the log keeps no builders' statements about this entry; it was appended by hand, without `cloister-image publish`"
+    )]
+    NotVouched,
+    /// The builders vouched for something else.
+    #[cfg(feature = "publish")]
+    #[error("what the builders signed is not the entry: {0}")]
+    OtherEntry(image_builder::publish::difference::Difference),
+    /// The log cannot be read.
+    #[cfg(feature = "publish")]
+    #[error(transparent)]
+    Log(#[from] transparency::log::reader::ReadError),
     /// The builders do not agree.
     #[cfg(feature = "publish")]
     #[error(transparent)]
@@ -183,7 +197,11 @@ impl Failure {
             #[cfg(feature = "publish")]
             Self::FileName(_) | Self::Runtime(_) => 7,
             #[cfg(feature = "publish")]
-            Self::Note { .. } | Self::Refused(_) | Self::OtherFile(_) => 10,
+            Self::Note { .. }
+            | Self::NotVouched
+            | Self::OtherEntry(_)
+            | Self::Refused(_)
+            | Self::OtherFile(_) => 10,
             #[cfg(feature = "publish")]
             Self::Settings { .. } | Self::Config(_) | Self::NotSigned(_) => 11,
             #[cfg(feature = "publish")]
@@ -191,7 +209,7 @@ impl Failure {
             #[cfg(feature = "publish")]
             Self::Publish(PublishError::Witnesses { .. }) => 14,
             #[cfg(feature = "publish")]
-            Self::Append(_) | Self::Publish(_) => 13,
+            Self::Append(_) | Self::Publish(_) | Self::Log(_) => 13,
         })
     }
 }

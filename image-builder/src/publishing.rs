@@ -91,11 +91,16 @@ fn built(folder: &Path) -> Result<Rebuilt, Failure> {
     Ok(Rebuilt { rom, igvm, digests, kernel: Vec::new() })
 }
 
+/// Reads a `builders.toml`.
+pub fn builders(path: &Path) -> Result<Builders, Failure> {
+    let text = String::from_utf8_lossy(&read(path)?).into_owned();
+    Builders::parse(&text)
+        .map_err(|error| Failure::Settings { path: path.into(), problem: error.to_string() })
+}
+
 /// Appends what builders agree on.
 pub fn publish(options: &args::Publish) -> Result<(), Failure> {
-    let settings = |problem: String, path: &Path| Failure::Settings { path: path.into(), problem };
-    let text = String::from_utf8_lossy(&read(&options.builders)?).into_owned();
-    let builders = Builders::parse(&text).map_err(|error| settings(error.to_string(), &options.builders))?;
+    let builders = builders(&options.builders)?;
     let notes = options
         .statements
         .iter()
@@ -123,7 +128,7 @@ pub fn publish(options: &args::Publish) -> Result<(), Failure> {
         return Ok(());
     };
     let runtime = tokio::runtime::Runtime::new().map_err(Failure::Runtime)?;
-    let (signed, size) = runtime.block_on(append(config, entry.clone()))?;
+    let (signed, size) = runtime.block_on(append(config, entry.clone(), &agreed.statements))?;
     let leaf = hex::encode(signed.leaf);
     if options.json {
         println!(
@@ -136,9 +141,13 @@ pub fn publish(options: &args::Publish) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn append(config: &Path, entry: Entry) -> Result<(transparency::log::Signed, u64), Failure> {
+async fn append(
+    config: &Path,
+    entry: Entry,
+    statements: &Note,
+) -> Result<(transparency::log::Signed, u64), Failure> {
     let mut writer = Writer::open(Config::load(config)?).await?;
-    let signed = writer.append(vec![entry]).await?;
+    let signed = writer.append_vouched(entry, statements).await?;
     let signed = *signed.first().ok_or_else(|| Failure::Together("nothing was appended".into()))?;
     for failure in writer.publish().await? {
         eprintln!("note: {failure}");

@@ -18,6 +18,7 @@ use std::path::Path;
 use std::process::Command;
 use transparency::entry::{Entry, Kind, Subject};
 use transparency::key::{Algorithm, SignerKey};
+use transparency::log::config::read_key;
 use transparency::note::Note;
 use transparency::verify::verify;
 
@@ -60,6 +61,11 @@ fn folder() -> tempfile::TempDir {
     }
     fs::write(at.join("builders.toml"), builders).unwrap();
     folder
+}
+
+#[derive(serde::Serialize)]
+struct Section<'a> {
+    log: &'a transparency::trust::TrustFile,
 }
 
 fn vouch(folder: &Path, key: &str, built: &str, more: &[&str]) -> String {
@@ -110,6 +116,45 @@ async fn d5_an_image_is_logged_when_two_builders_agree_and_not_before() {
     let logged = verify(proof.as_bytes(), Kind::Image, &world.trust, std::time::SystemTime::now()).unwrap();
     let statement = Note::parse(&fs::read(at.join(&a)).unwrap()).unwrap();
     assert_eq!(logged.entry, statement::entry_of(&statement).unwrap());
+    // Their statements are beside it, as one note that both signed, and an auditor is told who they are or what is wrong.
+    let kept = world.tiles().join("statements").join(hex::encode(logged.leaf));
+    let text = fs::read(&kept).unwrap();
+    assert_eq!(Note::parse(&text).unwrap().signatures.len(), 2);
+    assert!(text.starts_with(statement.text.as_bytes()));
+    fs::write(at.join("proof"), &proof).unwrap();
+    fs::write(at.join("trust.toml"), toml::to_string(&Section { log: world.trust.file() }).unwrap()).unwrap();
+    let tiles = world.tiles();
+    let words =
+        ["audit", "proof", "--trust", "trust.toml", "--builders", "builders.toml", "--folder", "none"];
+    let audit = || cloister_image(at, &[&words[..], &["--log", tiles.to_str().unwrap()]].concat());
+    let (code, _, error) = audit();
+    assert!(code != 10 && error.contains("none"), "only the source is missing: {code} {error}");
+    let signed = String::from_utf8(text.clone()).unwrap();
+    let one = signed.trim_end().rsplit_once('\n').unwrap().0.to_owned() + "\n";
+    let key = read_key(&at.join("a")).unwrap();
+    let mut entry = statement::entry_of(&statement).unwrap();
+    entry.version = transparency::entry::Version::new(9, 9, 9);
+    let mut other = statement::sign(&entry, &key).unwrap();
+    let second = statement::sign(&entry, &read_key(&at.join("b")).unwrap()).unwrap();
+    other.signatures.extend(second.signatures);
+    for (content, part) in [
+        (Some(one), "1 of the builders"),
+        (Some(signed.replace("cloister.rom", "cloister.rim")), "is wrong"),
+        (Some(other.encode()), "not the entry: version: 9.9.9"),
+        (None, "keeps no builders' statements"),
+    ] {
+        match content {
+            Some(content) => fs::write(&kept, content).unwrap(),
+            None => fs::remove_file(&kept).unwrap(),
+        }
+        let (code, said, error) = audit();
+        assert_eq!((code, said.as_str()), (10, ""), "{error}");
+        assert!(error.contains(part), "{error}");
+    }
+    fs::write(&kept, "nothing").unwrap();
+    assert_eq!(audit().0, 13);
+    fs::write(&kept, text).unwrap();
+
     // A version is logged once.
     assert_eq!(publish(&[&a, &b], &[]).0, 13);
 }

@@ -10,14 +10,17 @@ use image_builder::audit::compare;
 use image_builder::checkout::Checkout;
 use image_builder::digests::Digests;
 use image_builder::freestanding::{self, Program};
+use image_builder::publish::{agree::agree, builders::Builders, statement};
 use image_builder::source::Source;
 use image_builder::{igvm, rom};
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use transparency::entry::{Entry, File};
+use transparency::key::{Algorithm, SignerKey};
 
 /// A user that exists nowhere else in this test: Debian's `nobody`.
 const NOBODY: u32 = 65534;
@@ -49,8 +52,8 @@ fn other_toolchain(checkout: &Checkout, folder: &Path) -> PathBuf {
     copy
 }
 
-/// The files of an image's proof in a log, and of the log's keys.
-async fn logged(folder: &Path, rom: &[u8], igvm: &[u8], source: &Source) -> (PathBuf, PathBuf) {
+/// Logs an image for which two builders vouch; `cloister-image audit` is told of it with these words.
+async fn logged(folder: &Path, rom: &[u8], igvm: &[u8], source: &Source) -> Vec<OsString> {
     let digests = Digests::of(rom, igvm, &source.manifest, "cloister-mini.gguf").unwrap().to_json();
     let file = |name, bytes| File::of(common::name(name), bytes);
     let files = vec![
@@ -59,15 +62,27 @@ async fn logged(folder: &Path, rom: &[u8], igvm: &[u8], source: &Source) -> (Pat
         file("digests.json", digests.as_bytes()),
     ];
     let entry = Entry::of_image(&digests, files, &[2], common::name("guest"), vec![7; 20]).unwrap();
+    let mut builders = "threshold = 2\n".to_owned();
+    let notes = ["a", "b"].map(|name| {
+        let key = SignerKey::generate(&format!("builder.example/{name}"), Algorithm::Ed25519).unwrap();
+        builders += &format!("[[builder]]\nkey = \"{}\"\n", key.public());
+        statement::sign(&entry, &key).unwrap()
+    });
+    let agreed = agree(&notes, &Builders::parse(&builders).unwrap()).unwrap();
     let world = World::new(1, 1).await;
     let mut writer = world.writer().await;
-    let index = writer.append(vec![entry]).await.unwrap()[0].index;
+    let index = writer.append_vouched(entry, &agreed.statements).await.unwrap()[0].index;
     writer.publish().await.unwrap();
-    let (proof, trust) = (folder.join("cloister.tlog-proof"), folder.join("trust.toml"));
+    let [proof, trust, who, tiles] =
+        ["cloister.tlog-proof", "trust.toml", "builders.toml", "log"].map(|name| folder.join(name));
     fs::write(&proof, writer.prove(index).await.unwrap().encode()).unwrap();
     let log = [("log", world.trust.file())].into_iter().collect::<BTreeMap<_, _>>();
     fs::write(&trust, toml::to_string(&log).unwrap()).unwrap();
-    (proof, trust)
+    fs::write(&who, builders).unwrap();
+    run(Command::new("cp").arg("--archive").arg(world.tiles()).arg(&tiles));
+    let words: [&Path; 7] =
+        [&proof, "--trust".as_ref(), &trust, "--builders".as_ref(), &who, "--log".as_ref(), &tiles];
+    words.map(|word| word.as_os_str().to_owned()).to_vec()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -81,8 +96,7 @@ async fn d5_another_folder_user_home_cargo_and_toolchain_give_the_same_rom_and_a
     let mine = rom_of(&kernel);
     let published = folder.join("published.rom");
     fs::write(&published, &mine).unwrap();
-    let (proof, trust) =
-        logged(folder, &mine, &igvm::build(&kernel, &source.manifest).unwrap(), &source).await;
+    let logged = logged(folder, &mine, &igvm::build(&kernel, &source.manifest).unwrap(), &source).await;
 
     let vendor = folder.join("vendor");
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
@@ -106,8 +120,7 @@ async fn d5_another_folder_user_home_cargo_and_toolchain_give_the_same_rom_and_a
     };
     let program = folder.join("cloister-image");
     fs::copy(env!("CARGO_BIN_EXE_cloister-image"), &program).unwrap();
-    audit.arg(&program).arg("audit").arg(&published).arg(&proof).arg("--folder").arg(&source_copy);
-    audit.arg("--trust").arg(&trust);
+    audit.arg(&program).arg("audit").arg(&published).args(&logged).arg("--folder").arg(&source_copy);
     audit.arg("--vendor").arg(&vendor).arg("--work").arg(&work).current_dir(folder).env_clear();
     audit.env("PATH", format!("{}/bin:/usr/bin:/bin", toolchain.display()));
     audit.env("HOME", folder.join("home")).env("CARGO_HOME", folder.join("home/cargo"));
@@ -117,7 +130,12 @@ async fn d5_another_folder_user_home_cargo_and_toolchain_give_the_same_rom_and_a
         .env("LC_ALL", "C")
         .env("TZ", "Asia/Tokyo");
     let said = run(&mut audit);
-    assert_eq!(said, format!("{}: identical\n{}: identical\n", published.display(), proof.display()));
+    let vouched = "vouched for by builder.example/a, builder.example/b";
+    let proof = Path::new(&logged[0]);
+    assert_eq!(
+        said,
+        format!("{}: identical\n{}: identical\n{vouched}\n", published.display(), proof.display())
+    );
 
     for path in [here.root(), folder] {
         let path = path.to_str().unwrap().as_bytes();

@@ -1,6 +1,6 @@
 //! The HTTP side of logs and witnesses.
 
-use crate::log::reader::CHECKPOINT;
+use crate::log::reader::{CHECKPOINT, statements_path};
 use crate::log::store::Store;
 use crate::log::unix_now;
 use crate::tile::{Row, Tile};
@@ -21,17 +21,19 @@ pub const PROOFS: &str = "proof";
 
 const TEXT: &str = "text/plain; charset=utf-8";
 const BYTES: &str = "application/octet-stream";
-/// Tiles never change (tlog-tiles).
+/// Tiles never change (tlog-tiles), nor does what was signed when an entry was appended.
 const FOREVER: &str = "public, max-age=31536000, immutable";
 /// Checkpoints and proofs do.
 const BRIEFLY: &str = "public, max-age=5";
 
-/// A log's read-only HTTP interface (C2SP tlog-tiles), from its files: checkpoint, tiles, entries, proofs.
+/// A log's read-only HTTP interface (C2SP tlog-tiles), from its files: checkpoint, tiles, entries, proofs, and what builders
+/// signed about entries.
 pub fn log(store: Store) -> Router {
     Router::new()
         .route("/checkpoint", get(checkpoint))
         .route("/tile/{*path}", get(tile))
         .route("/proof/{name}", get(proof))
+        .route("/statements/{leaf}", get(statements))
         .with_state(store)
 }
 
@@ -54,6 +56,14 @@ async fn proof(State(store): State<Store>, Path(name): Path<String>) -> Response
     match name.strip_suffix(".tlog-proof").map(str::parse::<crate::entry::Name>) {
         Some(Ok(name)) => file(&store, &format!("{PROOFS}/{name}.tlog-proof"), TEXT, BRIEFLY).await,
         _ => StatusCode::NOT_FOUND.into_response(),
+    }
+}
+
+async fn statements(State(store): State<Store>, Path(leaf): Path<String>) -> Response {
+    let mut hash = crate::merkle::Hash::default();
+    match hex::decode_to_slice(&leaf, &mut hash) {
+        Ok(()) => file(&store, &statements_path(&hash), TEXT, FOREVER).await,
+        Err(_) => StatusCode::NOT_FOUND.into_response(),
     }
 }
 

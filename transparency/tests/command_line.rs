@@ -199,6 +199,107 @@ fn swapped(entries: &[u8]) -> Vec<u8> {
 }
 
 #[test]
+fn keys_are_appended_with_their_kind_role_and_time_and_accepted_by_kind() {
+    let place = Place(tempfile::tempdir().unwrap());
+    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    place.done(place.witness(&format!("init --folder w --name witness.example/w1 --url http://{address}")));
+    place.done(place.log("init --folder log --origin log.example/x --witness w/public.toml --threshold 1"));
+    place.done(place.witness("add-log --config w/witness.toml --log log/public.toml"));
+    let _witness = serve(env!("CARGO_BIN_EXE_cloister-witness"), &place.path("w/witness.toml"), &address);
+    fs::write(place.path("a.key"), b"key a").unwrap();
+    fs::write(place.path("b.key"), b"key b").unwrap();
+    let append = |words: &str| place.log(&format!("append --config log/log.toml {words}"));
+
+    // What is missing or does not belong together is said before anything is touched.
+    for wrong in [
+        "",
+        "--kind ohttp-key",
+        "--key a.key",
+        "--key a.key --kind ohttp-key --name gateway.example --version 1.0.0",
+        "--key a.key --kind ohttp-key --name gateway.example --hours 24",
+        "--key a.key --kind ohttp-key --version 1.0.0 --hours 24",
+        "--key a.key --name gateway.example --version 1.0.0 --hours 24",
+        "--key a.key --kind image --name gateway.example --version 1.0.0 --hours 24",
+        "--key a.key --kind revocations --name gateway.example --version 1.0.0 --hours 24",
+        "--key a.key --kind ohttp-key --name gateway.example --version 1.0.0 --hours 0",
+        "--key a.key --kind ohttp-key --name gateway.example --version 1.0.0 --hours 9000",
+        "--key a.key --kind ohttp-key --name gateway.example --version one --hours 24",
+        "--key a.key --kind ohttp-key --name gate/way --version 1.0.0 --hours 24",
+    ] {
+        assert_eq!(append(wrong).0, 2, "{wrong}");
+    }
+    let none = "--key none.key --kind ohttp-key --name gateway.example --version 1.0.0 --hours 24";
+    assert_eq!(append(none).0, 5);
+
+    // Both kinds, with their own roles or a given one, from now or a given time on.
+    let before = transparency::log::unix_now();
+    place.done(append("--key a.key --kind ohttp-key --name gateway.example --version 1.0.0 --hours 24"));
+    place.done(append(
+        "--key b.key --kind issuer-key --name gateway.example --version 1.0.0 --hours 48 --not-before 1700000000",
+    ));
+    let told =
+        "--key b.key --kind ohttp-key --key-role relay --name gateway.example --version 1.0.0 --hours 1";
+    place.done(append(&format!("{told} --no-publish")));
+    assert_eq!(append(told).0, 3, "the version is in the log already");
+    assert_eq!(place.done(place.log("publish --config log/log.toml")), "published 4\n");
+    let accepted = "trust --config log/log.toml --accept ohttp-key:gateway.example/gateway/1.0.0 \
+                    --accept issuer-key:gateway.example/token-issuer --max-age-hours 24";
+    let trust = place.done(place.log(accepted));
+    fs::write(place.path("trust.toml"), &trust).unwrap();
+    let watched = place.done(place.log("watch --folder log/tiles --trust trust.toml --json"));
+    let entries: Vec<serde_json::Value> =
+        watched.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let (ohttp, issuer) = (&entries[1]["entry"], &entries[2]["entry"]);
+    assert_eq!((&ohttp["role"], &issuer["role"]), (&"gateway".into(), &"token-issuer".into()));
+    assert_eq!(entries[3]["entry"]["role"], "relay");
+    let time = |entry: &serde_json::Value, kind: &str, field: &str| {
+        entry["subject"][kind][field].as_u64().unwrap_or_else(|| panic!("{entry}"))
+    };
+    let start = time(ohttp, "ohttp-key", "not_before");
+    assert!((before..=before + 600).contains(&start), "{start}");
+    assert_eq!(time(ohttp, "ohttp-key", "not_after"), start + 24 * 3600);
+    assert_eq!(time(issuer, "issuer-key", "not_before"), 1_700_000_000);
+    assert_eq!(time(issuer, "issuer-key", "not_after"), 1_700_000_000 + 48 * 3600);
+    assert_eq!(ohttp["subject"]["ohttp-key"]["key"], hex::encode("key a"));
+
+    // The trust accepts each key as what it is, from its version on, and nothing else.
+    let trusted: toml::Value = toml::from_str(&trust).unwrap();
+    assert_eq!(trusted["log"]["max_age_hours"].as_integer(), Some(24));
+    let minimum = |at: usize| trusted["log"]["accept"][at]["minimum_version"].as_str().unwrap().to_owned();
+    assert_eq!((minimum(0).as_str(), minimum(1).as_str()), ("1.0.0", "0.0.0"));
+    let prove = |words: &str| place.done(place.log(&format!("prove --config log/log.toml {words}")));
+    prove("--kind ohttp-key --name gateway.example --role gateway --out ohttp.tlog-proof");
+    prove("--kind ohttp-key --name gateway.example --role relay --out relay.tlog-proof");
+    prove("--kind issuer-key --name gateway.example --role token-issuer --out issuer.tlog-proof");
+    let verify = |words: &str| place.log(&format!("verify --trust trust.toml {words}"));
+    let said = place.done(verify("--kind ohttp-key ohttp.tlog-proof"));
+    assert!(said.starts_with("ohttp-key gateway.example 1.0.0 for gateway: entry 1 of 4"), "{said}");
+    for (words, part) in [
+        ("--kind issuer-key issuer.tlog-proof", "not to be used at this time"),
+        ("--kind issuer-key ohttp.tlog-proof", "ohttp-key"),
+        ("--kind ohttp-key relay.tlog-proof", "relay"),
+    ] {
+        let (code, _, error) = verify(words);
+        assert!(code == 6 && error.contains(part), "{words}: {code} {error}");
+    }
+    fs::write(place.path("trust.toml"), trust.replace("\"1.0.0\"", "\"1.0.1\"")).unwrap();
+    let (code, _, error) = verify("--kind ohttp-key ohttp.tlog-proof");
+    assert!(code == 6 && error.contains("older than"), "{error}");
+    for wrong in [
+        "gateway.example",
+        "gateway.example/",
+        "key:gateway.example/gateway",
+        "ohttp-key:gateway.example",
+        "gateway.example/gateway/1",
+        "gateway.example/gateway/1.0.0/x",
+    ] {
+        let (code, out, _) = place.log(&format!("trust --config log/log.toml --accept {wrong}"));
+        assert_eq!((code, out.as_str()), (2, ""), "{wrong}");
+    }
+    assert_eq!(place.log("trust --config log/log.toml --max-age-hours 0").0, 2);
+}
+
+#[test]
 fn help_says_what_exit_codes_mean() {
     let place = Place(tempfile::tempdir().unwrap());
     let help = place.done(place.log("--help"));

@@ -6,13 +6,16 @@ use common::{ORIGIN, image, serve_witness, witness_keys};
 use object_store::aws::AmazonS3Builder;
 use object_store::prefix::PrefixStore;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
+use transparency::checkpoint::{Checkpoint, SignedBy, SignedCheckpoint};
+use transparency::key::{Algorithm, SignerKey};
 use transparency::log::config::{Config, ConfigFile, WitnessAt};
 use transparency::log::reader::Reader;
-use transparency::log::store::{Store, StoreError};
+use transparency::log::store::{Seen, Store, StoreError};
 use transparency::log::{AppendError, Writer};
+use transparency::merkle::empty_root;
 use transparency::monitor::{Memory, Monitor};
 use transparency::witness::WatchedLog;
 
@@ -22,8 +25,14 @@ const BUCKET: &str = "cloister-log";
 /// Any will do for it.
 const KEY: (&str, &str) = ("AKIAEXAMPLE", "secret");
 
+/// `moto_server`, which the first test that needs it installs.
+fn moto() -> &'static Path {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAM.get_or_init(installed)
+}
+
 /// `moto_server`, installed into the target folder unless it is there already.
-fn moto() -> PathBuf {
+fn installed() -> PathBuf {
     let exe = std::env::current_exe().unwrap();
     let target = exe.ancestors().find(|folder| folder.ends_with("release") || folder.ends_with("debug"));
     let venv = target.unwrap().parent().unwrap().join("tools/moto-5.2.5");
@@ -69,7 +78,13 @@ impl S3 {
 
     /// `cloister-log`, which learns of the server as it would of any provider's.
     fn cloister_log(&self, arguments: &[&str]) -> String {
-        let output = Command::new(env!("CARGO_BIN_EXE_cloister-log"))
+        let output = self.run(arguments);
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        Command::new(env!("CARGO_BIN_EXE_cloister-log"))
             .args(arguments)
             .env("AWS_ENDPOINT", &self.url)
             .env("AWS_ALLOW_HTTP", "true")
@@ -77,16 +92,14 @@ impl S3 {
             .env("AWS_ACCESS_KEY_ID", KEY.0)
             .env("AWS_SECRET_ACCESS_KEY", KEY.1)
             .output()
-            .unwrap();
-        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap()
+            .unwrap()
     }
 
-    fn store(&self) -> Store {
+    fn store(&self, prefix: &str) -> Store {
         let builder = AmazonS3Builder::new().with_endpoint(&self.url).with_allow_http(true);
         let builder = builder.with_region("us-east-1").with_bucket_name(BUCKET);
         let objects = builder.with_access_key_id(KEY.0).with_secret_access_key(KEY.1).build().unwrap();
-        Store::objects(Arc::new(PrefixStore::new(objects, "a/log")))
+        Store::objects(Arc::new(PrefixStore::new(objects, prefix)))
     }
 }
 
@@ -137,7 +150,7 @@ async fn a_log_in_an_object_store_is_written_proven_and_has_one_writer() {
     std::fs::write(at("log/here.toml"), toml::to_string(&settings).unwrap()).unwrap();
     let loaded = || {
         let mut loaded = Config::load(Path::new(&at("log/here.toml"))).unwrap();
-        loaded.store = s3.store();
+        loaded.store = s3.store("a/log");
         loaded
     };
     let trust = loaded().trust;
@@ -149,11 +162,51 @@ async fn a_log_in_an_object_store_is_written_proven_and_has_one_writer() {
     first.publish().await.unwrap();
     let mut count = 0;
     let mut monitor = Monitor::new(trust, Memory::default()).unwrap();
-    let reader = Reader::Store(s3.store());
+    let reader = Reader::Store(s3.store("a/log"));
     let followed = monitor.follow(&reader, |report| {
         assert!(report.alarms.is_empty(), "{report:?}");
         count += 1;
     });
     followed.await.unwrap();
     assert_eq!(count, 303);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn d4_a_place_in_an_object_store_gets_one_log() {
+    let s3 = S3::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let keys = witness_keys(1).iter().map(|key| key.public().clone()).collect();
+    let witness = WitnessAt { url: "http://127.0.0.1:1".parse().unwrap(), keys };
+    std::fs::write(at("w.toml"), toml::to_string(&witness).unwrap()).unwrap();
+    let (place, storage) = (s3.store("b/log"), format!("s3://{BUCKET}/b/log"));
+    let init = |name: &str| {
+        let words = ["init", "--folder", &at(name), "--origin", ORIGIN, "--storage", &storage];
+        s3.run(&[&words[..], &["--threshold", "1", "--witness", &at("w.toml")]].concat())
+    };
+
+    // Somebody wrote down that he begins, of two at the same time only one, and was never seen again.
+    let key = SignerKey::generate(ORIGIN, Algorithm::Ed25519).unwrap();
+    let checkpoint =
+        Checkpoint { origin: ORIGIN.into(), size: 0, root: empty_root(), extension: String::new() };
+    let signatures = vec![checkpoint.sign(&key, 0).unwrap()];
+    let claim = SignedCheckpoint { checkpoint, signatures }.encode();
+    let claim = serde_json::json!({ "checkpoint": claim, "writer": "00", "latest": {} }).to_string();
+    let begin =
+        async || place.replace("state/signed.json", &Seen::default(), claim.clone().into_bytes()).await;
+    let (first, second) = tokio::join!(begin(), begin());
+    assert_eq!([first, second].iter().filter(|begun| begun.is_ok()).count(), 1);
+
+    // Whoever comes next has the place, and nobody after.
+    let began = init("log");
+    assert!(began.status.success(), "{}", String::from_utf8_lossy(&began.stderr));
+    let late = init("late");
+    let said = String::from_utf8_lossy(&late.stderr);
+    assert!(late.status.code() == Some(5) && said.contains("there is a log in this place"), "{said}");
+    let state = place.read("state/signed.json").await.unwrap().unwrap();
+    let state: serde_json::Value = serde_json::from_slice(&state).unwrap();
+    let signed = SignedCheckpoint::parse(state["checkpoint"].as_str().unwrap().as_bytes()).unwrap();
+    assert_eq!(signed.checkpoint.size, 1);
+    let log: WatchedLog = read(Path::new(&at("log/public.toml")));
+    assert!(log.keys.iter().all(|key| matches!(signed.signed_by(key), SignedBy::Signed(_))));
 }

@@ -3,9 +3,9 @@
 use super::builders::Builders;
 use super::difference::{self, Difference};
 use super::statement::{self, NotAStatement};
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use transparency::entry::Entry;
-use transparency::note::{Note, SignedBy};
+use transparency::note::{Note, Signature, SignedBy};
 
 /// What enough builders signed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,6 +14,8 @@ pub struct Agreed {
     pub entry: Entry,
     /// Names of the builders.
     pub builders: Vec<String>,
+    /// Their statements as one: what they signed, with the signature of each.
+    pub statements: Note,
 }
 
 /// Why nothing may be appended.
@@ -80,19 +82,19 @@ fn list(differences: &[Difference]) -> String {
 /// Checks the notes of several builders against each other. Every one must be signed by a builder who counts, and all must
 /// say the same.
 pub fn agree(notes: &[Note], builders: &Builders) -> Result<Agreed, Refused> {
-    let mut agreed: Option<(String, Entry)> = None;
-    let mut who = BTreeSet::new();
+    let mut agreed: Option<(String, Entry, &str)> = None;
+    let mut who = BTreeMap::new();
     for (at, note) in notes.iter().enumerate() {
         let signed = signers(note, builders)?;
-        let Some(builder) = signed.first().cloned() else {
+        let Some((builder, _)) = signed.first().cloned() else {
             let by: Vec<&str> = note.signatures.iter().map(|line| line.name.as_str()).collect();
             return Err(Refused::Unknown { number: at + 1, by: by.join(", ") });
         };
         let entry = statement::entry_of(note)
             .map_err(|source| Refused::Statement { builder: builder.clone(), source })?;
         match &agreed {
-            None => agreed = Some((builder, entry)),
-            Some((first, other)) => {
+            None => agreed = Some((builder, entry, &note.text)),
+            Some((first, other, _)) => {
                 let differences = difference::between(other, &entry);
                 if !differences.is_empty() {
                     return Err(Refused::Disagree { first: first.clone(), second: builder, differences });
@@ -103,21 +105,28 @@ pub fn agree(notes: &[Note], builders: &Builders) -> Result<Agreed, Refused> {
     }
     let (found, needed) = (who.len(), builders.threshold());
     match agreed {
-        Some((_, entry)) if found >= needed => Ok(Agreed { entry, builders: who.into_iter().collect() }),
+        // An entry has one text, so all of them signed this one.
+        Some((_, entry, text)) if found >= needed => {
+            let (builders, signatures) = who.into_iter().unzip();
+            Ok(Agreed { entry, builders, statements: Note { text: text.into(), signatures } })
+        }
         _ => Err(Refused::TooFew { found, needed }),
     }
 }
 
-/// Names of the builders who count and signed this note.
-fn signers(note: &Note, builders: &Builders) -> Result<Vec<String>, Refused> {
-    let mut names = Vec::new();
+/// Names and signatures of the builders who count and signed this note.
+fn signers(note: &Note, builders: &Builders) -> Result<Vec<(String, Signature)>, Refused> {
+    let mut signers = Vec::new();
     for key in builders.keys() {
         match note.signed_by(key) {
             SignedBy::Missing => (),
-            SignedBy::Signed(_) => names.push(key.name().to_owned()),
+            SignedBy::Signed(_) => {
+                let line = note.signatures.iter().find(|line| line.claims(key));
+                signers.extend(line.map(|line| (key.name().to_owned(), line.clone())));
+            }
             SignedBy::Wrong => return Err(Refused::WrongSignature(key.name().into())),
             SignedBy::Repeated => return Err(Refused::Repeated(key.name().into())),
         }
     }
-    Ok(names)
+    Ok(signers)
 }

@@ -1,12 +1,13 @@
 //! The one writer of a log.
 
 use super::config::Config;
-use super::reader::{ReadError, Reader};
+use super::reader::{ReadError, Reader, statements_path};
 use super::store::{Lock, Seen, Store, StoreError};
 use crate::checkpoint::{Checkpoint, CheckpointError, SignedCheckpoint};
 use crate::entry::{Entry, EntryError, Kind, Revocations, Revoked, Subject, Version};
 use crate::key::{CryptoFailed, SignerKey};
 use crate::merkle::{Hash, leaf_hash};
+use crate::note::Note;
 use crate::tile::{Row, Tile, WIDTH, push_entry};
 use crate::tree::Edge;
 use crate::verify::CLOCK_SKEW;
@@ -129,26 +130,28 @@ impl Writer {
     /// Starts a log with an empty list of revocations. `now` is in seconds since 1970.
     pub async fn create(config: Config, now: u64) -> Result<Self, AppendError> {
         let lock = config.store.lock()?;
-        if config.store.read(STATE).await?.is_some() {
-            return Err(AppendError::Exists);
-        }
+        let seen = match config.store.see(STATE).await? {
+            None => Seen::default(),
+            // Somebody began and has signed nothing yet, or never will: the last one to begin goes on.
+            Some((state, seen)) if parse_state(&state)?.1.checkpoint.size == 0 => seen,
+            Some(_) => return Err(AppendError::Exists),
+        };
         let signed = sign(&config.keys, config.trust.origin(), &Edge::default(), now)?;
         let mut writer = Self {
             store: config.store.clone(),
             config,
             _lock: lock,
-            seen: Seen::default(),
+            seen,
             signed,
             latest: BTreeMap::new(),
             edge: Edge::default(),
             tail: Vec::new(),
             obsolete: Vec::new(),
             stale: false,
-            // There is nothing yet that somebody else could hold.
-            holds: true,
+            holds: false,
         };
         let first = Revocations { number: 0, issued: now, revoked: Vec::new() };
-        writer.append_at(vec![list_entry(first)], now).await?;
+        writer.append_at(vec![(list_entry(first), None)], now).await?;
         Ok(writer)
     }
 
@@ -156,11 +159,11 @@ impl Writer {
     pub async fn open(config: Config) -> Result<Self, AppendError> {
         let lock = config.store.lock()?;
         let (state, seen) = config.store.see(STATE).await?.ok_or(AppendError::NoLog)?;
-        let damaged = |what: String| AppendError::Damaged(format!("{STATE}: {what}"));
-        let state: StateFile = serde_json::from_slice(&state).map_err(|error| damaged(error.to_string()))?;
-        let signed = SignedCheckpoint::parse(state.checkpoint.as_bytes())
-            .map_err(|error: CheckpointError| damaged(error.to_string()))?;
+        let (state, signed) = parse_state(&state)?;
         let Checkpoint { origin, size, root, .. } = &signed.checkpoint;
+        if *size == 0 {
+            return Err(AppendError::NoLog);
+        }
         if origin != config.trust.origin() {
             let (expected, found) = (config.trust.origin().into(), origin.clone());
             return Err(AppendError::Origin { expected, found });
@@ -213,7 +216,17 @@ impl Writer {
     /// Appends entries as one batch and signs a checkpoint over them. `previous` may be left out. Publish it with
     /// [`Writer::publish`].
     pub async fn append(&mut self, entries: Vec<Entry>) -> Result<Vec<Signed>, AppendError> {
-        self.append_at(entries, unix_now()).await
+        self.append_at(entries.into_iter().map(|entry| (entry, None)).collect(), unix_now()).await
+    }
+
+    /// Like [`Writer::append`], and keeps what others signed about the entry beside the log's files, see
+    /// [`Reader::statements`]. It is durable before the entry is signed.
+    pub async fn append_vouched(
+        &mut self,
+        entry: Entry,
+        statements: &Note,
+    ) -> Result<Vec<Signed>, AppendError> {
+        self.append_at(vec![(entry, Some(statements.encode()))], unix_now()).await
     }
 
     /// Appends the next list of revocations: all that was revoked so far, and these.
@@ -242,18 +255,23 @@ impl Writer {
         }
     }
 
-    async fn append_at(&mut self, entries: Vec<Entry>, now: u64) -> Result<Vec<Signed>, AppendError> {
+    async fn append_at(
+        &mut self,
+        entries: Vec<(Entry, Option<String>)>,
+        now: u64,
+    ) -> Result<Vec<Signed>, AppendError> {
         if self.stale {
             self.reread().await?;
         }
         let (mut edge, mut tail, mut latest) = (self.edge.clone(), self.tail.clone(), BTreeMap::new());
         let (mut files, mut appended) = (Vec::new(), Vec::with_capacity(entries.len()));
-        for mut entry in entries {
+        for (mut entry, statements) in entries {
             let key = key(entry.kind(), &entry.name, &entry.role);
             let last = latest.get(&key).or_else(|| self.latest.get(&key));
             self.follows(&key, &mut entry, last, now).await?;
             let bytes = entry.encode()?;
             let (index, leaf) = (edge.size(), leaf_hash(&bytes));
+            files.extend(statements.map(|text| (statements_path(&leaf), text.into_bytes())));
             push_entry(&mut tail, &bytes);
             edge.push(leaf, |tile, hashes| {
                 files.push((tile.path(), hashes.as_flattened().to_vec()));
@@ -320,8 +338,7 @@ impl Writer {
 
     async fn reread(&mut self) -> Result<(), AppendError> {
         let (state, seen) = self.store.see(STATE).await?.ok_or(AppendError::NoLog)?;
-        let damaged = |what: String| AppendError::Damaged(format!("{STATE}: {what}"));
-        let state: StateFile = serde_json::from_slice(&state).map_err(|error| damaged(error.to_string()))?;
+        let (state, _) = parse_state(&state)?;
         if state.checkpoint != self.signed.encode() {
             // It did happen, or somebody else wrote: either way this writer's memory is of the past.
             return Err(StoreError::AnotherWriter.into());
@@ -366,6 +383,14 @@ impl Writer {
         }
         Ok(())
     }
+}
+
+fn parse_state(bytes: &[u8]) -> Result<(StateFile, SignedCheckpoint), AppendError> {
+    let damaged = |what: String| AppendError::Damaged(format!("{STATE}: {what}"));
+    let state: StateFile = serde_json::from_slice(bytes).map_err(|error| damaged(error.to_string()))?;
+    let signed = SignedCheckpoint::parse(state.checkpoint.as_bytes())
+        .map_err(|error: CheckpointError| damaged(error.to_string()))?;
+    Ok((state, signed))
 }
 
 fn key(kind: Kind, name: &str, role: &str) -> String {

@@ -3,7 +3,7 @@
 use super::store::{Store, StoreError};
 use crate::checkpoint::{CheckpointError, SignedCheckpoint};
 use crate::merkle::{Hash, leaf_hash};
-use crate::note::MAX_NOTE;
+use crate::note::{MAX_NOTE, Note, NoteError};
 use crate::tile::{Row, Tile, TileError, WIDTH};
 use crate::tree::HashSource;
 use futures_util::StreamExt;
@@ -11,6 +11,8 @@ use std::time::Duration;
 
 /// Path of the newest published checkpoint.
 pub const CHECKPOINT: &str = "checkpoint";
+/// Folder of what others signed about entries.
+pub const STATEMENTS: &str = "statements";
 /// Longest wait for a log that is read over HTTP.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Most bytes of an entry bundle: full, with entries as large as can be.
@@ -47,6 +49,9 @@ pub enum ReadError {
     /// The checkpoint is not one.
     #[error("the log's checkpoint: {0}")]
     Checkpoint(#[from] CheckpointError),
+    /// What is kept beside an entry is no signed note.
+    #[error("the statements about the entry: {0}")]
+    Statements(#[from] NoteError),
     /// Entries and hashes do not belong together.
     #[error("{0} holds entries that do not hash to the tree's leaves; the log is damaged or lies")]
     Entries(String),
@@ -108,6 +113,13 @@ impl Reader {
         Ok(SignedCheckpoint::parse(&bytes.ok_or_else(|| ReadError::Missing("checkpoint".into()))?)?)
     }
 
+    /// What was signed about the entry with this leaf hash when it was appended, such as its builders' statements;
+    /// `None` if nothing was. Unchecked.
+    pub async fn statements(&self, leaf: &Hash) -> Result<Option<Note>, ReadError> {
+        let bytes = self.read(&statements_path(leaf), MAX_NOTE).await?;
+        Ok(bytes.map(|bytes| Note::parse(&bytes)).transpose()?)
+    }
+
     /// A tile's bytes, or those of its full version where the log has dropped the partial one (tlog-tiles, "Partial
     /// Tiles").
     async fn tile(&self, tile: Tile, limit: usize) -> Result<(Tile, Vec<u8>), ReadError> {
@@ -143,6 +155,11 @@ impl Reader {
             Err(ReadError::Entries(bundle.path()))
         }
     }
+}
+
+/// Path of what was signed about an entry.
+pub(crate) fn statements_path(leaf: &Hash) -> String {
+    format!("{STATEMENTS}/{}", hex::encode(leaf))
 }
 
 impl HashSource for Reader {
