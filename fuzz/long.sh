@@ -1,18 +1,25 @@
 #!/bin/sh
-# Usage: fuzz/long.sh SECONDS [TARGET...]    runs targets side by side under libFuzzer
-#        fuzz/long.sh --merge [TARGET...]    brings what they found and adds coverage into the kept corpus
+# Usage: fuzz/long.sh SECONDS [guest | TARGET...]    runs targets side by side under libFuzzer
+#        fuzz/long.sh --merge [guest | TARGET...]    brings what they found and adds coverage into the kept corpus
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 what=$1; shift
-[ $# -gt 0 ] || set -- ghcb ghcb_msr guest_message cpuid_page manifest certificate_table weights model pci_config \
-    virtio_block virtio_network
+# All targets, or those of the guest alone, whose programs take no C library to build.
+guest="ghcb ghcb_msr guest_message cpuid_page manifest certificate_table weights model pci_config virtio_block
+    virtio_network tokenizer"
+outside="template evidence certificate log_entry log_proof bhttp ohttp_keys ohttp_exchange token"
+features=
+case ${1:-all} in
+    guest) features=--no-default-features; set -- $guest ;;
+    all) set -- $guest $outside ;;
+esac
 out=${CARGO_TARGET_DIR:-$here/../target}/fuzz
 # The coverage that libFuzzer goes by. These are compiler passes, not features of a nightly compiler.
 export RUSTFLAGS="-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
 -Cllvm-args=-sanitizer-coverage-trace-compares -Ccodegen-units=1 --cfg fuzzing"
 cargo build --release --manifest-path "$here/libfuzzer/Cargo.toml" --target-dir "$out/build" \
-    --target x86_64-unknown-linux-gnu
+    --target x86_64-unknown-linux-gnu $features
 bin=$out/build/x86_64-unknown-linux-gnu/release
 for target in "$@"; do
     mkdir -p "$out/$target" "$here/corpus/$target"

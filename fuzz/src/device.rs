@@ -163,7 +163,7 @@ impl HostIo for Host {
     fn port_write(&mut self, port: u16, _: Width, value: u32) -> Result<(), HostFault> {
         let mut state = self.0.borrow_mut();
         if port == 0xcf8 {
-            assert_eq!(value >> 11 & 0x1f, SLOT.device.into(), "another slot is looked at");
+            assert_eq!(value >> 11 & 0x1f, u32::from(SLOT.device), "another slot is looked at");
             state.address = value;
         } else {
             let register = state.address as u8;

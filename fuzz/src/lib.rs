@@ -1,4 +1,5 @@
-//! Fuzz targets for everything that the guest reads from its host.
+//! Fuzz targets for everything that the guest reads from its host, and for what clients, relays, gateways, issuers and
+//! builders read from anybody.
 //!
 //! A target is an ordinary function of bytes: it panics if the guest's code does, or if that code believes something that
 //! it must not. `cargo ci` runs all of them over the kept corpus and over mutations of it with a fixed seed
@@ -7,10 +8,19 @@
 
 mod bytes;
 mod device;
+#[cfg(feature = "outside")]
+mod evidence;
 mod ghcb;
+#[cfg(feature = "outside")]
+mod log;
 mod message;
 mod model;
 mod pages;
+#[cfg(feature = "outside")]
+mod privacy;
+#[cfg(feature = "outside")]
+mod template;
+mod text;
 mod virtio;
 
 /// One target.
@@ -36,6 +46,25 @@ pub const TARGETS: &[Target] = &[
     Target { name: "pci_config", run: virtio::pci, seeds: virtio::pci_seeds },
     Target { name: "virtio_block", run: virtio::block, seeds: virtio::seeds },
     Target { name: "virtio_network", run: virtio::network, seeds: virtio::seeds },
+    Target { name: "tokenizer", run: text::tokenizer, seeds: text::tokenizer_seeds },
+    #[cfg(feature = "outside")]
+    Target { name: "template", run: template::run, seeds: template::seeds },
+    #[cfg(feature = "outside")]
+    Target { name: "evidence", run: evidence::evidence, seeds: evidence::evidence_seeds },
+    #[cfg(feature = "outside")]
+    Target { name: "certificate", run: evidence::certificate, seeds: evidence::certificate_seeds },
+    #[cfg(feature = "outside")]
+    Target { name: "log_entry", run: log::entry, seeds: log::entry_seeds },
+    #[cfg(feature = "outside")]
+    Target { name: "log_proof", run: log::proof, seeds: log::proof_seeds },
+    #[cfg(feature = "outside")]
+    Target { name: "bhttp", run: privacy::bhttp, seeds: privacy::bhttp_seeds },
+    #[cfg(feature = "outside")]
+    Target { name: "ohttp_keys", run: privacy::ohttp_keys, seeds: privacy::ohttp_key_seeds },
+    #[cfg(feature = "outside")]
+    Target { name: "ohttp_exchange", run: privacy::ohttp_exchange, seeds: privacy::ohttp_exchange_seeds },
+    #[cfg(feature = "outside")]
+    Target { name: "token", run: privacy::token, seeds: privacy::token_seeds },
 ];
 
 /// Runs the target of this name.

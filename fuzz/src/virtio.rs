@@ -41,7 +41,7 @@ impl HostIo for Noise<'_> {
 
     fn port_write(&mut self, port: u16, _: Width, value: u32) -> Result<(), HostFault> {
         self.count()?;
-        assert!(port == 0xcfc || port == 0xcf8 && value >> 11 & 31 == SLOT.device.into(), "another slot");
+        assert!(port == 0xcfc || port == 0xcf8 && value >> 11 & 31 == u32::from(SLOT.device), "another slot");
         Ok(())
     }
 

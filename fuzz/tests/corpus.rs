@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 /// Mutations of each target, and how long they may take at most on a slow machine.
 const MUTATIONS: u32 = 30_000;
-const LONGEST: Duration = Duration::from_secs(12);
+const LONGEST: Duration = Duration::from_secs(8);
 const LONGEST_INPUT: usize = 8192;
 
 fn corpus(target: &Target) -> Vec<Vec<u8>> {
@@ -111,5 +111,15 @@ targets!(
     model,
     pci_config,
     virtio_block,
-    virtio_network
+    virtio_network,
+    tokenizer,
+    template,
+    evidence,
+    certificate,
+    log_entry,
+    log_proof,
+    bhttp,
+    ohttp_keys,
+    ohttp_exchange,
+    token
 );
