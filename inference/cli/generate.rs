@@ -70,13 +70,14 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         seed: arguments.seed,
     };
     sampling.check()?;
-    let mut file = arguments.model.read()?;
+    let threads = arguments.model.start_threads()?;
+    let file = arguments.model.open()?;
     let (mut stop, begin) = {
-        let gguf = File::parse(&file)?;
+        let gguf = File::parse(file.bytes())?;
         let ends = ["eos_token_id", "eot_token_id"].iter().filter_map(|key| load::named_token(&gguf, key));
         (ends.collect::<Vec<u32>>(), load::begin_token(&gguf))
     };
-    let (model, _) = arguments.model.load(&mut file)?;
+    let model = arguments.model.load(file, &threads)?;
     let tokenizer = model.tokenizer();
     let mut prompt = Vec::new();
     for name in ["<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|end_of_text|>", "</s>"] {
@@ -108,7 +109,6 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         prefill_chunk: 256.min(context_tokens),
         speculation: if arguments.no_speculation { 0 } else { Limits::SPECULATION },
     };
-    let threads = arguments.model.start_threads()?;
     let mut scheduler = Scheduler::new(&model, limits, threads)?;
     let prompt_tokens = prompt.len();
     scheduler.submit(Generation { prompt, max_tokens: arguments.max_tokens, stop, sampling })?;

@@ -2,9 +2,8 @@
 use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
 use inference::gguf::{File, Value};
-use inference::{Isa, Model, Threads};
+use inference::{Isa, Model, ModelFile, Threads};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 /// Which model, on what.
 #[derive(clap::Args)]
@@ -51,17 +50,14 @@ impl ModelArguments {
         Ok(isa)
     }
 
-    /// The bytes of the file.
-    pub fn read(&self) -> Result<Vec<u8>> {
-        std::fs::read(&self.model).with_context(|| format!("cannot read {}", self.model.display()))
+    /// The file, without its matrices.
+    pub fn open(&self) -> Result<ModelFile> {
+        ModelFile::open(&self.model).with_context(|| format!("cannot read {}", self.model.display()))
     }
 
-    /// The model, and how long it took from its bytes.
-    pub fn load<'f>(&self, file: &'f mut [u8]) -> Result<(Model<'f>, Duration)> {
-        let start = Instant::now();
-        let model = Model::load_with(file, self.isa()?)
-            .with_context(|| format!("cannot load {}", Path::display(&self.model)))?;
-        Ok((model, start.elapsed()))
+    /// The model, read and packed by these threads.
+    pub fn load(&self, file: ModelFile, threads: &Threads) -> Result<Model<'static>> {
+        file.load(self.isa()?, threads).with_context(|| format!("cannot load {}", Path::display(&self.model)))
     }
 }
 

@@ -27,9 +27,8 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         .with_context(|| format!("cannot read {}", arguments.ids.display()))?;
     let ids =
         parse_ids(&text).with_context(|| format!("{} is not a list of ids", arguments.ids.display()))?;
-    let mut file = arguments.model.read()?;
-    let (model, _) = arguments.model.load(&mut file)?;
     let threads = arguments.model.start_threads()?;
+    let model = arguments.model.load(arguments.model.open()?, &threads)?;
     let place = || format!("cannot write {}", arguments.out.display());
     let mut out = BufWriter::new(File::create(&arguments.out).with_context(place)?);
     let mut written = Ok(());

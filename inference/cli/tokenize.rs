@@ -45,8 +45,8 @@ pub fn run(arguments: &Arguments) -> Result<()> {
             text
         }
     };
-    let file = arguments.model.read()?;
-    let gguf = inference::gguf::File::parse(&file)?;
+    let file = arguments.model.open()?;
+    let gguf = inference::gguf::File::parse(file.bytes())?;
     let tokenizer = inference::Tokenizer::from_gguf(&gguf)?;
     let mut ids = Vec::new();
     if arguments.bos {

@@ -2,13 +2,13 @@
 use crate::cache::Cache;
 use crate::error::LimitsError;
 use crate::gguf::TensorType;
-use crate::kernels::Kernels;
 use crate::kernels::attention::{self, Queries};
 use crate::kernels::bands::{Band, Bands, Shares};
 use crate::kernels::elementwise::Task;
 use crate::kernels::matrix::{Inputs, PANEL_BYTES};
 use crate::kernels::pack::Packed;
 use crate::kernels::simd::{BLOCK, Block};
+use crate::kernels::{Kernels, Price};
 use crate::memory::{Buffer, reserve};
 use crate::model::{Layer, Matrix, Model};
 use crate::rope::Rope;
@@ -52,6 +52,8 @@ pub(crate) struct Forward<'m> {
     model: &'m Model<'m>,
     rope: Rope,
     pub(crate) cache: Cache,
+    /// What batches of a few tokens cost.
+    pub(crate) price: Price,
     scratch: Scratch,
 }
 
@@ -125,12 +127,14 @@ impl<'m> Forward<'m> {
         };
         let rope = Rope::new(config, model.rope_factors.as_deref(), positions)?;
         let cache = Cache::new(config, sessions, positions)?;
-        Ok(Self { model, rope, cache, scratch })
+        // Floating-point weights are multiplied with one token after the other.
+        let price = if has_hidden(true) > 0 { Price { tokens: 1, cost: 1.0 } } else { model.kernels.price };
+        Ok(Self { model, rope, cache, price, scratch })
     }
 
     /// Evaluates a batch and returns the logits that were wanted, in the order of their tokens.
     pub(crate) fn run(&mut self, batch: &[Item], workers: &impl Workers) -> &mut [f32] {
-        let Self { model, rope, cache, scratch } = self;
+        let Self { model, rope, cache, scratch, .. } = self;
         let config = model.config();
         let width = config.embedding_length;
         let count = batch.len();

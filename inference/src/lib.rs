@@ -21,9 +21,12 @@ mod cache;
 mod config;
 mod encode;
 mod error;
+#[cfg(all(unix, feature = "cli"))]
+mod file;
 mod forward;
 pub mod gguf;
 mod kernels;
+#[cfg(feature = "tools")]
 mod logits;
 mod memory;
 mod model;
@@ -36,11 +39,14 @@ mod workers;
 
 pub use config::{Architecture, Config, RopeScaling, Temperature, Yarn};
 pub use error::{LimitsError, LoadError};
+#[cfg(all(unix, feature = "cli"))]
+pub use file::{FileError, ModelFile};
 pub use kernels::Isa;
 #[cfg(all(feature = "cli", target_arch = "x86_64"))]
 pub use kernels::probe::{int8_operations_per_second, read_bytes_per_second};
 #[cfg(feature = "cli")]
 pub use kernels::threads::Threads;
+#[cfg(feature = "tools")]
 pub use logits::{LogitsError, logits, logits_by_row};
 pub use model::{Model, Weights};
 pub use sampling::{Sampling, SamplingError};

@@ -2,9 +2,10 @@
 use crate::config::{Architecture, Config};
 use crate::error::LoadError;
 use crate::gguf::{self, TensorType};
-use crate::kernels::pack::{Packed, pack};
+use crate::kernels::pack::{Fetch, Packed, pack};
 use crate::kernels::{Isa, Kernels};
 use crate::tokenizer::Tokenizer;
+use crate::workers::{SingleThread, Workers};
 use alloc::collections::BTreeSet;
 use alloc::format;
 use alloc::string::String;
@@ -135,25 +136,38 @@ impl<'w> Model<'w> {
     /// # Errors
     /// When the file is broken, incomplete, or asks for what is not supported; the error names it.
     pub fn load(gguf: impl Into<Weights<'w>>) -> Result<Self, LoadError> {
-        Self::load_with(gguf, Isa::best())
+        Self::load_with(gguf, Isa::best(), &SingleThread)
     }
 
-    /// The same with a chosen set of instructions. One that the processor lacks is replaced by the plainest.
+    /// The same with a chosen set of instructions, and by so many workers. Instructions that the processor lacks are
+    /// replaced by the plainest.
     ///
     /// # Errors
     /// Those of [`Model::load`].
-    pub fn load_with(gguf: impl Into<Weights<'w>>, isa: Isa) -> Result<Self, LoadError> {
-        let mut gguf = gguf.into();
+    pub fn load_with(
+        gguf: impl Into<Weights<'w>>,
+        isa: Isa,
+        workers: &impl Workers,
+    ) -> Result<Self, LoadError> {
+        Self::fetch(gguf.into(), isa, workers, &|_, _| ())
+    }
+
+    /// The same, where the bytes of matrices are fetched only now.
+    pub(crate) fn fetch(
+        mut gguf: Weights<'w>,
+        isa: Isa,
+        workers: &impl Workers,
+        fetch: Fetch<'_>,
+    ) -> Result<Self, LoadError> {
         let mut model = Self::read(&gguf, isa)?;
         // What is packed must not be read as a file again.
         if let Some(magic) = gguf.first_chunk_mut() {
             *magic = *b"used";
         }
-        let mut scratch = Vec::new();
         let layers = model.layers.iter_mut().flat_map(Layer::matrices);
         for matrix in layers.chain([&mut model.embedding]).chain(&mut model.output) {
-            let data = &mut gguf[matrix.place.clone()];
-            matrix.tail = pack(matrix.kind, matrix.width, matrix.height, data, &mut scratch)?;
+            let data = (matrix.place.start, &mut gguf[matrix.place.clone()]);
+            matrix.tail = pack((matrix.kind, matrix.width, matrix.height), data, fetch, workers)?;
         }
         model.weights = gguf;
         Ok(model)

@@ -261,9 +261,7 @@ impl<'m, W: Workers> Scheduler<'m, W> {
             };
             // The rows of guesses after a wrong one say nothing.
             wanted.for_each(drop);
-            if active.is_decoding() {
-                active.lookup.learn(active.guesses, right);
-            }
+            active.lookup.learn(&tokens[..active.len]);
             active.guesses = 0;
             finished.extend(end.map(|reason| (session, reason)));
         }
@@ -307,8 +305,8 @@ impl<'m, W: Workers> Scheduler<'m, W> {
             .filter_map(|slot| slot.generation.as_ref())
             .filter(|active| active.is_decoding());
         // What guesses use of the processor is shared; the sessions' own tokens come first.
-        let guesses = self.limits.speculation.saturating_sub(decoding.clone().count().saturating_sub(1))
-            / decoding.count().max(1);
+        let decoding = decoding.count().max(1);
+        let guesses = self.limits.speculation.saturating_sub(decoding - 1) / decoding;
         let first = self.turn;
         let mut served = false;
         for offset in 0..sessions {
@@ -317,7 +315,8 @@ impl<'m, W: Workers> Scheduler<'m, W> {
             let count = if active.is_decoding() {
                 // Each guess needs a place, and the token after the last one is given as well.
                 let most = guesses.min(tokens.len() - active.len).min(active.left as usize - 1);
-                let found = active.lookup.guess(&tokens[..active.len], most);
+                let price = |guesses| self.forward.price.of(decoding * (1 + guesses));
+                let found = active.lookup.guess(&tokens[..active.len], most.min(lookup::MOST), price);
                 active.guesses = found.len();
                 tokens.copy_within(found, active.len);
                 active.used = active.used.max(active.len + active.guesses);

@@ -18,11 +18,11 @@ pub enum Isa {
 
 /// Private, so that only [`Isa::kernels`] can hand them out.
 #[cfg(feature = "plain")]
-static PLAIN: Kernels = Kernels::of::<Plain>("plain");
+static PLAIN: Kernels = Kernels::of::<Plain>("plain", 1.0);
 #[cfg(target_arch = "x86_64")]
-static AVX2: Kernels = Kernels::of::<Avx2>("avx2");
+static AVX2: Kernels = Kernels::of::<Avx2>("avx2", 2.2);
 #[cfg(target_arch = "x86_64")]
-static AVX512: Kernels = Kernels::of::<Avx512>("avx512");
+static AVX512: Kernels = Kernels::of::<Avx512>("avx512", 1.9);
 
 impl Isa {
     /// All of them, the best last.

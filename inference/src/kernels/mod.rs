@@ -42,6 +42,22 @@ use matrix::Inputs;
 use pack::Packed;
 use simd::Simd;
 
+/// What it costs to multiply several tokens together, in terms of one token.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Price {
+    /// So many take the time of
+    pub(crate) tokens: usize,
+    /// this many.
+    pub(crate) cost: f32,
+}
+
+impl Price {
+    /// Of so many tokens.
+    pub(crate) fn of(self, tokens: usize) -> f32 {
+        if tokens < 2 { 1.0 } else { tokens.div_ceil(self.tokens) as f32 * self.cost }
+    }
+}
+
 /// The functions for one kind of processor.
 pub(crate) struct Kernels {
     /// For messages and tests.
@@ -53,13 +69,16 @@ pub(crate) struct Kernels {
     /// working memory, [`attention::scratch_len`] of them.
     pub(crate) attend: fn(Head<'_>, &Queries<'_>, &mut [f32], usize, &mut [f32]),
     pub(crate) elementwise: fn(Task<'_>),
+    /// Of quantised weights that lie in a cache, which is the least favourable case.
+    pub(crate) price: Price,
 }
 
 impl Kernels {
     /// Of instructions that whoever uses the table has.
-    const fn of<S: Simd>(name: &'static str) -> Self {
+    const fn of<S: Simd>(name: &'static str, cost: f32) -> Self {
         Self {
             name,
+            price: Price { tokens: S::FEW, cost },
             multiply: matrix::multiply::<S>,
             attend: attention::run::<S>,
             elementwise: elementwise::<S>,

@@ -1,12 +1,16 @@
 //! The order of weights in memory: from rows, as a file has them, to tiles of sixteen rows side by side, and back.
 //!
 //! Both orders take the same bytes, so a matrix is packed where it lies.
+use super::bands::Bands;
 use super::simd::ROWS;
 use crate::encode;
 use crate::error::LoadError;
 use crate::gguf::TensorType;
+use crate::memory::reserve;
+use crate::workers::Workers;
 use alloc::vec;
 use alloc::vec::Vec;
+use core::sync::atomic::{AtomicUsize, Ordering};
 
 /// The bytes of a block in the order of a tile: runs of (first byte, length, bytes that stay together).
 type Fields = &'static [(usize, usize, usize)];
@@ -143,31 +147,53 @@ fn from_byte(start_and_lane: usize, lane: usize, unit: usize) -> usize {
 /// The largest block of any type, that of Q6_K.
 const LARGEST_BLOCK: usize = 210;
 
-/// Packs a matrix of whole rows where it lies. What is returned is its last rows' group, if they do not fill one.
+/// Parts of a matrix that are packed one after the other.
+const PARTS: usize = 64;
+/// Bytes that are fetched together, so that they are still in a cache when they are packed.
+const FETCHED: usize = 1 << 18;
+
+/// Brings bytes of a file, which begin at this offset, to where they belong, if they are not there yet.
+pub(crate) type Fetch<'a> = &'a (dyn Fn(usize, &mut [u8]) + Sync);
+
+/// Packs a matrix of whole rows where it lies, at this offset of its file. What is returned is its last rows' group,
+/// if they do not fill one.
 pub(crate) fn pack(
-    kind: TensorType,
-    width: usize,
-    height: usize,
-    data: &mut [u8],
-    scratch: &mut Vec<u8>,
+    (kind, width, height): (TensorType, usize, usize),
+    (offset, data): (usize, &mut [u8]),
+    fetch: Fetch<'_>,
+    workers: &impl Workers,
 ) -> Result<Vec<u8>, LoadError> {
     let row_bytes = kind.bytes(width).unwrap_or(0);
-    let group_bytes = ROWS * row_bytes;
+    let group_bytes = (ROWS * row_bytes).max(1);
     let whole = height / ROWS * group_bytes;
-    scratch.try_reserve(group_bytes.saturating_sub(scratch.len())).map_err(|_| LoadError::Memory)?;
-    scratch.resize(group_bytes, 0);
+    let mut scratch = reserve(workers.count() * group_bytes).map_err(|_| LoadError::Memory)?;
+    scratch.resize(workers.count() * group_bytes, 0);
     let (groups, rest) = data.split_at_mut(whole);
-    for group in groups.chunks_exact_mut(group_bytes.max(1)) {
-        scratch.copy_from_slice(group);
-        pack_group(kind, row_bytes, scratch, group);
-    }
+    let parts = Bands::new(groups, whole, PARTS, group_bytes);
+    let copies = Bands::new(&mut scratch, workers.count() * group_bytes, workers.count(), group_bytes);
+    let next = AtomicUsize::new(0);
+    workers.run(&|worker| {
+        let Some(mut copy) = copies.take(worker) else { return };
+        while let Some(mut part) = parts.take(next.fetch_add(1, Ordering::Relaxed)) {
+            let first = offset + part.columns().start;
+            let together = (FETCHED / group_bytes).max(1) * group_bytes;
+            for (groups, at) in part.row(0).chunks_mut(together).zip((first..).step_by(together)) {
+                fetch(at, groups);
+                for group in groups.chunks_exact_mut(group_bytes) {
+                    copy.row(0).copy_from_slice(group);
+                    pack_group(kind, row_bytes, copy.row(0), group);
+                }
+            }
+        }
+    });
     if rest.is_empty() {
         return Ok(Vec::new());
     }
-    scratch.fill(0);
-    scratch[..rest.len()].copy_from_slice(rest);
-    let mut tail = vec![0; group_bytes];
-    pack_group(kind, row_bytes, scratch, &mut tail);
+    fetch(offset + whole, rest);
+    let (rows, mut tail) = (&mut scratch[..group_bytes], vec![0; group_bytes]);
+    rows.fill(0);
+    rows[..rest.len()].copy_from_slice(rest);
+    pack_group(kind, row_bytes, rows, &mut tail);
     Ok(tail)
 }
 

@@ -66,7 +66,7 @@ impl Matrix {
     fn of(kind: TensorType, width: usize, height: usize, mut tiles: Vec<u8>) -> Self {
         let mut values = vec![0.0; width * height];
         decode(kind, &tiles, &mut values);
-        let tail = pack(kind, width, height, &mut tiles, &mut Vec::new()).unwrap();
+        let tail = pack((kind, width, height), (0, &mut tiles), &|_, _| (), &crate::SingleThread).unwrap();
         Self { kind, width, height, tiles, tail, values }
     }
 
@@ -425,4 +425,20 @@ fn exp_is_within_two_to_the_minus_22() {
     assert!(exp::exp(1e9).is_finite() && exp::exp(f32::INFINITY) > 1.6e38);
     assert!(exp::exp(f32::NAN) < 1.3e-38);
     assert_eq!(exp::exp(0.0), 1.0);
+}
+
+#[test]
+fn any_number_of_workers_packs_alike() {
+    for kind in TensorType::ALL {
+        let shape = (kind, 512, 100);
+        let bytes = kind.bytes(shape.1 * shape.2).unwrap();
+        let pack_with = |count| {
+            let mut data: Vec<u8> = (0..bytes).map(|index| (index * 31 % 251) as u8).collect();
+            let threads = super::threads::Threads::new(count).unwrap();
+            let tail = pack(shape, (0, &mut data), &|_, _| (), &threads).unwrap();
+            (data, tail)
+        };
+        let alone = pack_with(1);
+        assert!([2, 3].map(pack_with).iter().all(|packed| *packed == alone), "{kind:?}");
+    }
 }

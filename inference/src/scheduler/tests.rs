@@ -1,6 +1,7 @@
 use super::*;
 use crate::common::{SHAPE, Shape, model};
 use crate::gguf::TensorType;
+use crate::kernels::Price;
 use crate::{Sampling, SingleThread, logits};
 use alloc::vec;
 use proptest::prelude::*;
@@ -8,6 +9,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 const LIMITS: Limits = Limits { context_tokens: 48, sessions: 4, prefill_chunk: 8, speculation: 16 };
 const SMALL: Shape = Shape { layers: 2, ..SHAPE };
+
+/// Guessing costs nothing.
+const FREE: Price = Price { tokens: 64, cost: 0.5 };
 
 /// Processors that are threads, joined at the end of each task.
 struct Threads(usize);
@@ -172,6 +176,7 @@ fn guesses_from_repetitions_save_steps() {
     let limits = Limits { context_tokens: 96, sessions: 1, prefill_chunk: 96, speculation: 16 };
     let steps = |speculation, max_tokens| {
         let mut scheduler = Scheduler::new(&model, Limits { speculation, ..limits }, SingleThread).unwrap();
+        scheduler.forward.price = FREE;
         scheduler.submit(generation(&[5, 6, 7], max_tokens)).unwrap();
         count_steps(&mut scheduler)
     };
@@ -364,7 +369,10 @@ proptest! {
         repetition_penalty in prop_oneof![Just(1.0_f32), 0.8..1.3_f32],
         sessions in 1..4_usize,
         (speculation, prefill_chunk, workers) in (1..20_usize, 1..9_usize, 1..3_usize),
+        free in any::<bool>(),
     ) {
+        // Whatever is guessed, and as far as it pays.
+        let price = if free { FREE } else { Price { tokens: 4, cost: 2.0 } };
         let file = model(SMALL, TensorType::Q8_0, seed).finish();
         let model = Model::load(&file).unwrap();
         let make = |session: usize| {
@@ -375,6 +383,7 @@ proptest! {
         let run = |speculation, prefill_chunk, workers| {
             let limits = Limits { sessions, speculation, prefill_chunk, ..LIMITS };
             let mut scheduler = Scheduler::new(&model, limits, Threads(workers)).unwrap();
+            scheduler.forward.price = price;
             for session in 0..sessions {
                 scheduler.submit(make(session)).unwrap();
             }

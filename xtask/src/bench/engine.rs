@@ -1,7 +1,7 @@
 //! The engine beside llama.cpp and candle, and beside the limits of the machine.
 //!
 //! All engines run the same files, one after the other and several times round, so that what else the machine does
-//! meets all of them alike. Each takes the better of two repetitions, and what is reported is the median of the rounds.
+//! meets all of them alike. Each takes the best of its repetitions, and what is reported is the median of the rounds.
 
 use super::{Figure, Figures, Subject};
 use crate::build;
@@ -15,8 +15,6 @@ use std::process::Command;
 pub const SUBJECT: Subject =
     Subject { name: "engine", about: "tokens per second beside llama.cpp, candle and the machine", run };
 
-/// In each round.
-const REPETITIONS: &str = "2";
 const PROMPT: usize = 512;
 const GENERATE: usize = 64;
 const SHAPES: [&str; 3] = ["smollm2-135m", "qwen2.5-0.5b", "llama-3.2-1b"];
@@ -53,8 +51,13 @@ fn run(figures: &mut Figures<'_>) -> Result<()> {
         false => (SHAPES[1], &CONTEXTS[..]),
     };
     let name = format!("{shape} {}", TYPES[0]);
-    if wanted(figures, &format!("{name}, growth")) {
-        growth(figures, &synthetic(&folder, shape, TYPES[0])?, &name, contexts)?;
+    for tokens in contexts {
+        if wanted(figures, &format!("{name}, context {tokens}")) {
+            context(figures, &synthetic(&folder, shape, TYPES[0])?, &name, tokens)?;
+        }
+    }
+    if wanted(figures, &format!("{name}, sessions")) {
+        sessions(figures, &synthetic(&folder, shape, TYPES[0])?, &name)?;
     }
     Ok(())
 }
@@ -62,7 +65,13 @@ fn run(figures: &mut Figures<'_>) -> Result<()> {
 /// Whether all words of one of the texts that `--only` gave are in a name; without any, every name is wanted.
 fn wanted(figures: &Figures<'_>, name: &str) -> bool {
     let only = &figures.options().only;
-    only.is_empty() || only.iter().any(|words| words.split_whitespace().all(|word| name.contains(word)))
+    only.is_empty() || only.iter().any(|words| names(words, name))
+}
+
+/// Whether all these words are words of a name.
+fn names(words: &str, name: &str) -> bool {
+    let has = |word| name.split([' ', ',']).any(|part| part == word);
+    words.split([' ', ',']).filter(|word| !word.is_empty()).all(has)
 }
 
 /// Builds `cloister-engine`.
@@ -166,12 +175,13 @@ struct Sample {
 }
 
 impl Engine {
-    fn command(&self, model: &Path, threads: usize) -> Command {
+    fn command(&self, model: &Path, threads: usize, repetitions: usize) -> Command {
         let mut command = Command::new(&self.program);
         let (prompt, generate, threads) = (PROMPT.to_string(), GENERATE.to_string(), threads.to_string());
+        let repetitions = repetitions.max(1).to_string();
         match self.kind {
             Kind::Cloister(isa) => {
-                command.args(["bench", "--json", "--no-warmup", "--repetitions", REPETITIONS, "--isa", isa]);
+                command.args(["bench", "--json", "--no-warmup", "--repetitions", &repetitions, "--isa", isa]);
                 command.args([
                     "--threads",
                     &threads,
@@ -184,19 +194,22 @@ impl Engine {
                 command.arg(model);
             }
             Kind::LlamaCpp => {
-                command.args(["-o", "json", "--no-warmup", "-r", REPETITIONS, "-t", &threads]);
+                command.args(["-o", "json", "--no-warmup", "-r", &repetitions, "-t", &threads]);
                 command.args(["-p", &prompt, "-n", &generate, "-m"]);
                 command.arg(model);
             }
             Kind::Candle => {
-                command.arg(model).args([&prompt, &generate, REPETITIONS]).env("RAYON_NUM_THREADS", &threads);
+                command
+                    .arg(model)
+                    .args([&prompt, &generate, &repetitions])
+                    .env("RAYON_NUM_THREADS", &threads);
             }
         }
         command
     }
 
-    fn measure(&self, model: &Path, threads: usize) -> Result<Sample> {
-        let value = json(&mut self.command(model, threads))?;
+    fn measure(&self, model: &Path, threads: usize, repetitions: usize) -> Result<Sample> {
+        let value = json(&mut self.command(model, threads, repetitions))?;
         let number =
             |value: &Value| value.as_f64().with_context(|| format!("{} printed no figures", self.name));
         Ok(match self.kind {
@@ -246,10 +259,11 @@ fn compare(
     name: &str,
     threads: usize,
 ) -> Result<()> {
+    let repetitions = figures.options().repetitions;
     let mut rounds = Vec::new();
     for _ in 0..figures.options().rounds.max(1) {
         let samples: Result<Vec<Sample>> =
-            engines.iter().map(|engine| engine.measure(model, threads)).collect();
+            engines.iter().map(|engine| engine.measure(model, threads, repetitions)).collect();
         rounds.push(samples?);
     }
     /// What is looked at of a sample.
@@ -259,7 +273,7 @@ fn compare(
     for (test, rate) in tests {
         for (index, engine) in engines.iter().enumerate() {
             let name = format!("{name}, {test}, {}", engine.name);
-            let command = format!("{:?}", engine.command(model, threads));
+            let command = format!("{:?}", engine.command(model, threads, repetitions));
             figures.add(&name, median(rounds.iter().map(|round| rate(&round[index]))), "tokens/s", &command);
             let Kind::Cloister(_) = engine.kind else { continue };
             for (peer, engine) in
@@ -302,7 +316,7 @@ fn load_and_memory(figures: &mut Figures<'_>, model: &Path, name: &str) -> Resul
         shown = format!("{command:?}");
         let value = json(&mut command)?;
         let number = |key: &str| value[key].as_f64().with_context(|| format!("{shown} printed no {key}"));
-        let load = (number("read_seconds")? + number("load_seconds")?) / read;
+        let load = number("load_seconds")? / read;
         samples.push((load, number("peak_memory_bytes")? - number("file_bytes")?));
     }
     figures.add(format!("{name}, load / read"), median(samples.iter().map(|sample| sample.0)), "1", &shown);
@@ -311,33 +325,32 @@ fn load_and_memory(figures: &mut Figures<'_>, model: &Path, name: &str) -> Resul
     Ok(())
 }
 
-/// Tokens per second against context and sessions.
-fn growth(figures: &mut Figures<'_>, model: &Path, name: &str, contexts: &[&str]) -> Result<()> {
-    let ours = build::program("cloister-engine")?;
-    let bench = |arguments: &[&str]| -> Result<(Value, String)> {
-        let mut command = Command::new(&ours);
-        command.args(["bench", "--json", "--no-roof", "--threads", "2", "--repetitions", "1", "--no-warmup"]);
-        command.args(["--prompt", "0"]).args(arguments).arg("--model").arg(model);
-        Ok((json(&mut command)?["tests"][0].clone(), format!("{command:?}")))
-    };
-    for tokens in contexts {
-        let (test, command) = bench(&["--generate", "16", "--depth", tokens])?;
-        for (what, key) in [("prefill of", "prompt_tokens_per_second"), ("decode after", "tokens_per_second")]
-        {
-            let rate = test[key].as_f64().context("the bench printed no figures")?;
-            figures.add(format!("{name}, 2 threads, {what} {tokens} tokens"), rate, "tokens/s", &command);
-        }
+/// One run of ours with both threads, of which the first test is looked at.
+fn growing(model: &Path, arguments: &[&str]) -> Result<(Value, String)> {
+    let mut command = Command::new(build::program("cloister-engine")?);
+    command.args(["bench", "--json", "--no-roof", "--threads", "2", "--repetitions", "1", "--no-warmup"]);
+    command.args(["--prompt", "0"]).args(arguments).arg("--model").arg(model);
+    Ok((json(&mut command)?["tests"][0].clone(), format!("{command:?}")))
+}
+
+/// Tokens per second with so many tokens in the context.
+fn context(figures: &mut Figures<'_>, model: &Path, name: &str, tokens: &str) -> Result<()> {
+    let (test, command) = growing(model, &["--generate", "16", "--depth", tokens])?;
+    for (what, key) in [("prefill of", "prompt_tokens_per_second"), ("decode after", "tokens_per_second")] {
+        let rate = test[key].as_f64().context("the bench printed no figures")?;
+        figures.add(format!("{name}, 2 threads, {what} {tokens} tokens"), rate, "tokens/s", &command);
     }
+    Ok(())
+}
+
+/// Tokens per second of so many sessions together.
+fn sessions(figures: &mut Figures<'_>, model: &Path, name: &str) -> Result<()> {
     let mut rates = Vec::new();
     for sessions in SESSIONS {
-        let (test, command) = bench(&["--generate", "32", "--parallel", sessions])?;
+        let (test, command) = growing(model, &["--generate", "32", "--parallel", sessions])?;
         let rate = test["tokens_per_second"].as_f64().context("the bench printed no figures")?;
-        figures.add(
-            format!("{name}, 2 threads, decode, {sessions} sessions together"),
-            rate,
-            "tokens/s",
-            command,
-        );
+        let name = format!("{name}, 2 threads, decode, {sessions} sessions together");
+        figures.add(name, rate, "tokens/s", command);
         rates.push((sessions, rate));
     }
     let of =
@@ -404,6 +417,19 @@ pub fn table(figures: &[Figure]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_piece_is_chosen_by_whole_words() {
+        for (words, name, chosen) in [
+            ("smollm2-135m 1 threads", "smollm2-135m q8_0, 1 threads", true),
+            ("smollm2-135m 1 threads", "smollm2-135m q8_0, 2 threads", false),
+            ("q4_0", "smollm2-135m q4_0, load", true),
+            ("context 128", "qwen2.5-0.5b q8_0, context 128", true),
+            ("context 128", "qwen2.5-0.5b q8_0, context 1280", false),
+        ] {
+            assert_eq!(names(words, name), chosen, "{words} in {name}");
+        }
+    }
 
     #[test]
     fn the_table_has_a_row_for_each_test_and_the_least_ratio() {

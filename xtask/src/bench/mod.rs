@@ -93,7 +93,7 @@ pub const SUBJECTS: &[Subject] = &[
 /// What to measure, and how to show it.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  cargo bench-all\n  cargo bench-all image --json\n  cargo bench-all engine --quick --llama-cpp ~/llama.cpp/build\n  cargo bench-all engine --add --only qwen2.5-0.5b --rounds 2\n  cargo bench-all --show"
+    after_help = "Examples:\n  cargo bench-all\n  cargo bench-all image --json\n  cargo bench-all engine --quick --llama-cpp ~/llama.cpp/build\n  cargo bench-all engine --add --only 'qwen2.5-0.5b 1 threads' --rounds 2\n  cargo bench-all --show"
 )]
 pub struct Options {
     /// Subjects to measure; without any, all of them.
@@ -104,12 +104,16 @@ pub struct Options {
     /// Measure engine and decoding with their smallest model only.
     #[arg(long)]
     pub quick: bool,
-    /// Measure only what has one of these words in its name, such as a model, a type, "1 thread", "load", or a part of relay and gateway such as "memory".
+    /// Measure only what has all of these words in its name: of a model, a type, "1 threads" or "2 threads", "load",
+    /// "sessions", "context 512", or a part of relay and gateway such as "memory"; may be given several times.
     #[arg(long, value_name = "WORDS")]
     pub only: Vec<String>,
     /// Times that all engines take their turn.
     #[arg(long, default_value_t = 3)]
     pub rounds: usize,
+    /// Times that each engine repeats a test in its turn; the best counts.
+    #[arg(long, default_value_t = 2)]
+    pub repetitions: usize,
     /// Keep the figures of earlier runs that this one does not measure again.
     #[arg(long)]
     pub add: bool,
