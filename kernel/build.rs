@@ -1,9 +1,11 @@
 //! Hands the linker script to the linker, for the image only.
 
-const OPTIONS: [&str; 11] = [
+const OPTIONS: [&str; 12] = [
     "-static",
     "--no-dynamic-linker",
     "--gc-sections",
+    // Functions with the same instructions are one; no code compares addresses of functions.
+    "--icf=all",
     "--build-id=none",
     "-z",
     "noexecstack",

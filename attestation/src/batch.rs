@@ -70,6 +70,7 @@ pub fn root(leaves: &[Node]) -> Node {
 
 /// The root that a leaf, its index and its path lead to; `None` if the index does not fit the path's length or the
 /// path is longer than [`MAX_DEPTH`].
+#[cfg(feature = "read")]
 pub fn climb(leaf: &Node, index: u32, path: &[Node]) -> Option<Node> {
     if path.len() > MAX_DEPTH || index >> path.len() != 0 {
         return None;

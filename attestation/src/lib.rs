@@ -24,6 +24,7 @@ pub mod evidence;
 pub mod manifest;
 #[cfg(feature = "verifier")]
 mod pss;
+#[cfg(feature = "read")]
 pub mod report;
 pub mod report_data;
 pub mod tlv;

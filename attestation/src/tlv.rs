@@ -34,6 +34,7 @@ pub fn write(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
 }
 
 /// The contents of `bytes`, if they are exactly one element with this tag and a length in its shortest form.
+#[cfg(feature = "read")]
 pub fn read(tag: u8, bytes: &[u8]) -> Option<&[u8]> {
     let (contents, header) = match bytes {
         [first, length @ ..=0x7f, rest @ ..] if *first == tag => (rest, usize::from(*length)),

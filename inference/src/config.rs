@@ -147,7 +147,7 @@ impl Config {
     pub(crate) fn temperature_at(&self, position: usize) -> f32 {
         self.temperature.map_or(1.0, |temperature| {
             let steps = position / temperature.every;
-            libm::logf(steps as f32 + 1.0) * temperature.scale + 1.0
+            crate::math::ln(steps as f64 + 1.0) as f32 * temperature.scale + 1.0
         })
     }
 
@@ -306,7 +306,8 @@ impl Keys<'_> {
             Architecture::Mistral3 => self.number("rope.scaling.yarn_log_multiplier")?.unwrap_or(0.0),
             _ => 0.0,
         };
-        let gain = |multiplier: f32| 0.1 * multiplier * libm::logf(factor.max(1.0)) + 1.0;
+        let gain =
+            |multiplier: f32| 0.1 * multiplier * crate::math::ln(f64::from(factor.max(1.0))) as f32 + 1.0;
         let magnitude =
             magnitude * gain(1.0) / if log_multiplier == 0.0 { 1.0 } else { gain(log_multiplier) };
         if !(magnitude.is_finite() && magnitude > 0.0) {
@@ -332,7 +333,13 @@ impl Keys<'_> {
         ] {
             let key = self.name(key);
             if let Some(value) = self.file.value(&key).filter(|value| *value != harmless) {
-                return Err(LoadError::UnsupportedFeature { key, value: format!("{value}") });
+                // A number with a fraction would bring the code that prints one into the image.
+                let value = match value {
+                    Value::Unsigned(value) => format!("{value}"),
+                    Value::Bool(value) => format!("{value}"),
+                    _ => "of another type".into(),
+                };
+                return Err(LoadError::UnsupportedFeature { key, value });
             }
         }
         Ok(())

@@ -3,7 +3,7 @@ use crate::blocks;
 use crate::gguf::TensorType;
 
 /// Values in a Q8_0 block.
-#[cfg(feature = "tools")]
+#[cfg(feature = "host")]
 pub(crate) const Q8_VALUES: usize = blocks::BLOCK;
 
 /// The single-precision value of a half-precision number.
@@ -43,7 +43,7 @@ pub(crate) fn f32_to_f16(value: f32) -> u16 {
 /// The nearest integer of a value of at most 2^22 in magnitude; ties go to the even one.
 ///
 /// At 1.5 · 2^23 the unit in the last place is 1, so the addition rounds and the low bits are the integer.
-#[cfg(any(feature = "plain", feature = "tools"))]
+#[cfg(any(feature = "plain", feature = "host"))]
 pub(crate) fn round_to_i8(value: f32) -> i8 {
     const MAGIC: f32 = 12_582_912.0;
     (value + MAGIC).to_bits().wrapping_sub(MAGIC.to_bits()) as i8
@@ -51,7 +51,7 @@ pub(crate) fn round_to_i8(value: f32) -> i8 {
 
 /// Quantises a block of Q8_0: the scale as a half-precision number, and the values in units of the scale before it
 /// was rounded to half precision, as `ggml` does.
-#[cfg(feature = "tools")]
+#[cfg(feature = "host")]
 pub(crate) fn quantise_q8(values: &[f32; Q8_VALUES], quants: &mut [i8; Q8_VALUES]) -> u16 {
     let largest = values.iter().fold(0.0_f32, |largest, value| largest.max(value.abs()));
     let scale = largest / 127.0;
@@ -109,7 +109,7 @@ pub(crate) fn bf16_to_f32(bits: u16) -> f32 {
 }
 
 /// The bfloat16 number nearest to a value; ties go to the even one.
-#[cfg(feature = "tools")]
+#[cfg(feature = "host")]
 pub(crate) fn f32_to_bf16(value: f32) -> u16 {
     let bits = value.to_bits();
     if value.is_nan() {

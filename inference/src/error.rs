@@ -1,8 +1,10 @@
 //! Why a model cannot be loaded, or be given room to run.
+#[cfg(feature = "host")]
 use crate::config::Architecture;
 use crate::{gguf, tokenizer};
 use alloc::string::String;
 use alloc::vec::Vec;
+#[cfg(feature = "host")]
 use core::fmt;
 
 /// Why a model file was refused.
@@ -44,6 +46,7 @@ pub enum LoadError {
     Processor,
 }
 
+#[cfg(feature = "host")]
 impl fmt::Display for LoadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -79,6 +82,7 @@ impl fmt::Display for LoadError {
     }
 }
 
+#[cfg(feature = "host")]
 impl core::error::Error for LoadError {}
 
 impl From<gguf::Error> for LoadError {
@@ -111,6 +115,7 @@ pub enum LimitsError {
     Memory,
 }
 
+#[cfg(feature = "host")]
 impl fmt::Display for LimitsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -133,4 +138,5 @@ impl fmt::Display for LimitsError {
     }
 }
 
+#[cfg(feature = "host")]
 impl core::error::Error for LimitsError {}

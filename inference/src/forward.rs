@@ -9,6 +9,7 @@ use crate::kernels::matrix::{Inputs, PANEL_BYTES};
 use crate::kernels::pack::Packed;
 use crate::kernels::simd::{BLOCK, Block};
 use crate::kernels::{Kernels, Price};
+use crate::math::sqrt;
 use crate::memory::{Buffer, reserve};
 use crate::model::{Layer, Matrix, Model};
 use crate::rope::Rope;
@@ -299,7 +300,7 @@ impl Scratch {
                     position: batch[first].position,
                     tokens,
                     window: config.sliding_window.unwrap_or(usize::MAX),
-                    scale: 1.0 / libm::sqrtf(head_length as f32),
+                    scale: 1.0 / sqrt(head_length as f32),
                 };
                 let head = cache.head(batch[first].session, index, head);
                 (pass.kernels.attend)(head, &queries, out, group_length, scratch);

@@ -26,8 +26,9 @@ mod file;
 mod forward;
 pub mod gguf;
 mod kernels;
-#[cfg(feature = "tools")]
+#[cfg(feature = "host")]
 mod logits;
+mod math;
 mod memory;
 mod model;
 mod random;
@@ -46,7 +47,7 @@ pub use kernels::Isa;
 pub use kernels::probe::{int8_operations_per_second, read_bytes_per_second};
 #[cfg(feature = "cli")]
 pub use kernels::threads::Threads;
-#[cfg(feature = "tools")]
+#[cfg(feature = "host")]
 pub use logits::{LogitsError, logits, logits_by_row};
 pub use model::{Model, Weights};
 pub use sampling::{Sampling, SamplingError};

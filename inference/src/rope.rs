@@ -1,6 +1,7 @@
 //! Rotary position embedding: pairs of elements of queries and keys are turned by angles that grow with the position.
 use crate::config::Config;
 use crate::error::LimitsError;
+use crate::math::{ln, power, sin_cos};
 use crate::memory::reserve;
 use alloc::vec::Vec;
 use core::f64::consts::TAU;
@@ -32,8 +33,8 @@ impl Rope {
         let magnitude = f64::from(config.rope_scaling.magnitude);
         for position in 0..positions {
             turns.extend(frequencies.iter().map(|frequency| {
-                let angle = position as f64 * frequency;
-                ((libm::cos(angle) * magnitude) as f32, (libm::sin(angle) * magnitude) as f32)
+                let (sin, cos) = sin_cos(position as f64 * frequency);
+                ((cos * magnitude) as f32, (sin * magnitude) as f32)
             }));
         }
         Ok(Self { pairs, halves: config.architecture.rotates_halves(), turns })
@@ -59,16 +60,18 @@ impl Rope {
 /// The angle of a pair at position 1, before what `rope_freqs.weight` may divide it by (`rope_yarn` in ggml).
 fn frequency(config: &Config, pair: usize) -> f64 {
     let (base, length) = (f64::from(config.rope_base), config.rope_length as f64);
-    let original = libm::pow(base, -2.0 * pair as f64 / length);
+    let original = power(base, -2.0 * pair as f64 / length);
     let scaled = original / f64::from(config.rope_scaling.factor);
     let Some(yarn) = config.rope_scaling.yarn else { return scaled };
     // The dimension whose wavelength fits so many times into the original context.
     let dimension = |rotations: f32| {
         let wavelength = yarn.original_context as f64 / (f64::from(rotations) * TAU);
-        length * libm::log(wavelength) / (2.0 * libm::log(base))
+        length * ln(wavelength) / (2.0 * ln(base))
     };
-    let low = libm::floor(dimension(yarn.beta_fast)).max(0.0);
-    let high = libm::ceil(dimension(yarn.beta_slow)).min(length - 1.0);
+    // Rounded down and up; a conversion to an unsigned number leaves out fractions and what is below 0.
+    let (fast, slow) = (dimension(yarn.beta_fast), dimension(yarn.beta_slow));
+    let low = fast as u32 as f64;
+    let high = (slow as u32 as f64 + f64::from(slow > slow as u32 as f64)).min(length - 1.0);
     let ramp = (pair as f64 - low) / (high - low).max(0.001);
     let kept = 1.0 - ramp.clamp(0.0, 1.0);
     scaled * (1.0 - kept) + original * kept

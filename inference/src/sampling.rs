@@ -5,6 +5,7 @@ use crate::memory::reserve;
 use crate::random::Random;
 use alloc::vec::Vec;
 use core::cmp::Ordering;
+#[cfg(feature = "host")]
 use core::fmt;
 use zeroize::Zeroize;
 
@@ -49,6 +50,7 @@ pub enum SamplingError {
     RepetitionPenalty,
 }
 
+#[cfg(feature = "host")]
 impl fmt::Display for SamplingError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -60,6 +62,7 @@ impl fmt::Display for SamplingError {
     }
 }
 
+#[cfg(feature = "host")]
 impl core::error::Error for SamplingError {}
 
 impl Sampling {

@@ -24,6 +24,8 @@ pub mod entropy;
 pub mod exceptions;
 pub mod fatal;
 pub mod host;
+#[expect(unsafe_code, reason = "a lock hands out what it guards")]
+pub mod lock;
 pub mod memory;
 pub mod network;
 #[expect(unsafe_code, reason = "a static cell that is filled once needs interior mutability")]

@@ -43,7 +43,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     platform.real_clock = true;
     platform.prints_events = true;
     let mut service = Service::new(platform, manifest, model, SingleThread)
-        .map_err(|error| format!("the service cannot start: {error}"))?;
+        .map_err(|error| format!("the service cannot start: {error:?}"))?;
     let listener = TcpListener::bind(address)?;
     println!("serving on {}; policy in {}", listener.local_addr()?, folder.join("policy.toml").display());
     support::tcp::serve(&mut service, &listener, || false);

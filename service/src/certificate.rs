@@ -15,7 +15,6 @@ use attestation::evidence::{CertificateEvidence, ID_PE_CMW};
 use attestation::manifest::ManifestDigest;
 use attestation::report_data;
 use attestation::tlv::{self, write};
-use core::fmt;
 use rustls::ServerConfig;
 use rustls::crypto::SecureRandom;
 use rustls::pki_types::CertificateDer;
@@ -48,19 +47,6 @@ pub enum IdentityError {
     /// rustls refused the configuration.
     Tls(rustls::Error),
 }
-
-impl fmt::Display for IdentityError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Random => f.write_str("the platform gave no randomness"),
-            Self::Attest(AttestError::Throttled) => f.write_str("the host throttles requests to the AMD-SP"),
-            Self::Attest(AttestError::Failed) => f.write_str("the AMD-SP gave no report"),
-            Self::Tls(error) => write!(f, "rustls refused the configuration, which is a defect: {error}"),
-        }
-    }
-}
-
-impl core::error::Error for IdentityError {}
 
 /// A key with its certificate. The key is wiped when the last connection that uses it has ended.
 pub(crate) struct Identity {

@@ -18,7 +18,7 @@ use attestation::batch;
 use attestation::evidence::FreshEvidence;
 use attestation::manifest::{Manifest, ManifestDigest};
 use attestation::report_data;
-use core::fmt::{self, Write};
+use core::fmt::Write;
 use inference::{
     GenerationId, Limits, LimitsError, Model, Output, OutputKind, Scheduler, Tokenizer, Workers,
 };
@@ -52,24 +52,6 @@ pub enum StartError {
     /// The engine cannot serve within the manifest's limits.
     Limits(LimitsError),
 }
-
-impl fmt::Display for Full {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("every connection is waiting for an answer; try again when one has ended")
-    }
-}
-
-impl fmt::Display for StartError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Identity(error) => write!(f, "there is no attested key: {error}"),
-            Self::Limits(error) => write!(f, "the manifest's limits do not fit the model: {error}"),
-        }
-    }
-}
-
-impl core::error::Error for Full {}
-impl core::error::Error for StartError {}
 
 /// The service. The caller moves bytes between connections and the network, and calls [`Service::step`].
 pub struct Service<'m, P, W> {

@@ -29,7 +29,8 @@ impl Cfg {
         own.filter_map(|attribute| attribute.parse_args::<Meta>().ok()).all(|meta| self.holds(&meta))
     }
 
-    fn holds(&self, meta: &Meta) -> bool {
+    /// Whether a condition holds.
+    pub fn holds(&self, meta: &Meta) -> bool {
         let name = meta.path().get_ident().map(ToString::to_string).unwrap_or_default();
         match meta {
             Meta::Path(_) => name == "true" || self.set.contains(&(name, None)),

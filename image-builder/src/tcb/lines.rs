@@ -1,8 +1,8 @@
 //! Counts the lines of a source file that are really compiled, and the `unsafe` blocks in them.
 //!
 //! A line counts if it holds a token of code. Comments, documentation and whatever a `#[cfg]` leaves out (tests, other
-//! architectures, features that are off) do not. Two things are counted too much rather than too little: both branches of
-//! a choice that a macro makes (`cfg_if!`), and generic code that nobody calls.
+//! architectures, features that are off) do not, nor do the branches that a `cfg_if!` does not take. What is counted is what the
+//! compiler reads, also generic code that nobody calls, and all that the body of a macro chooses from.
 
 use super::cfg::Cfg;
 use proc_macro2::{Delimiter, LineColumn, TokenStream, TokenTree};
@@ -86,6 +86,42 @@ impl<'ast> Visit<'ast> for LeftOut<'_> {
         visit_field_value: FieldValue,
         visit_stmt: Stmt,
         visit_expr: Expr,
+    }
+
+    fn visit_macro(&mut self, node: &'ast syn::Macro) {
+        if node.path.segments.last().is_some_and(|name| name.ident == "cfg_if") {
+            self.choose(node.tokens.clone());
+        }
+    }
+}
+
+impl LeftOut<'_> {
+    /// The contents of `cfg_if!`: `if #[cfg(…)] { … } else if #[cfg(…)] { … } else { … }`, of which one branch is compiled.
+    fn choose(&mut self, tokens: TokenStream) {
+        let (mut taken, mut holds) = (false, true);
+        for token in tokens {
+            let TokenTree::Group(group) = token else { continue };
+            match group.delimiter() {
+                Delimiter::Bracket => {
+                    let condition = syn::parse2::<syn::MetaList>(group.stream());
+                    let condition = condition.and_then(|list| list.parse_args::<syn::Meta>());
+                    holds = condition.is_ok_and(|condition| self.cfg.holds(&condition));
+                }
+                _ if taken || !holds => {
+                    self.ranges.push((group.span_open().start(), group.span_close().end()));
+                    holds = true;
+                }
+                _ => {
+                    taken = true;
+                    // In a function, a branch holds statements.
+                    if let Ok(items) = syn::parse2::<syn::File>(group.stream()) {
+                        self.visit_file(&items);
+                    } else if let Ok(block) = syn::parse2::<syn::Block>(TokenTree::from(group).into()) {
+                        self.visit_block(&block);
+                    }
+                }
+            }
+        }
     }
 }
 
@@ -273,6 +309,15 @@ mod tests {
         assert_eq!(counted(text).lines, 4);
         assert_eq!(counted("#![cfg(windows)]\nfn f() {}\n").lines, 0);
         assert_eq!(counted("fn f() {\n    #[cfg(windows)]\n    g(\n    );\n    h();\n}\n").lines, 3);
+    }
+
+    #[test]
+    fn of_a_choice_one_branch_is_code() {
+        let text = "cfg_if::cfg_if! {\n    if #[cfg(windows)] {\n        mod a;\n    } else if #[cfg(unix)] {\n        mod b;\n        \
+                    #[cfg(windows)]\n        mod c;\n    } else {\n        mod d;\n    }\n}\n";
+        assert_eq!(counted(text).lines, 6);
+        let inner = "fn f() {\n    cfg_if! {\n        if #[cfg(windows)] {\n            g();\n        } else {\n            h()\n        }\n    }\n}\n";
+        assert_eq!(counted(inner).lines, 8);
     }
 
     #[test]

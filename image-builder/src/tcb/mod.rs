@@ -188,7 +188,9 @@ pub fn report(checkout: &Checkout) -> Result<Report, TcbError> {
     let packages = packages(checkout)?;
     let checksums = checksums(root)?;
     let printed = freestanding::answer(
-        freestanding::tool(checkout, "rustc").args(["--print", "cfg", "--target", TARGET, "-Cpanic=abort"]),
+        freestanding::tool(checkout, "rustc")
+            .args(["--print", "cfg", "--target", TARGET, "-Cpanic=abort"])
+            .args(freestanding::CHOICES),
         "rustc --print cfg",
     )?;
     let reasons = reasons(&read(&root.join("docs/DEPENDENCIES.md"))?);

@@ -1,7 +1,10 @@
 //! What can be wrong with a file.
+#[cfg(feature = "host")]
 use super::TensorType;
+#[cfg(feature = "host")]
 use super::types::foreign_name;
 use alloc::string::String;
+#[cfg(feature = "host")]
 use core::fmt;
 
 /// The part of a file in which reading stopped.
@@ -21,6 +24,7 @@ pub enum Part {
     TensorData(String),
 }
 
+#[cfg(feature = "host")]
 impl fmt::Display for Part {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -88,6 +92,7 @@ pub enum Error {
     },
 }
 
+#[cfg(feature = "host")]
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -134,4 +139,5 @@ impl fmt::Display for Error {
     }
 }
 
+#[cfg(feature = "host")]
 impl core::error::Error for Error {}

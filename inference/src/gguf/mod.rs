@@ -9,11 +9,11 @@
 //! The format: <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>, versions 2 and 3 (they differ only in
 //! that 3 may also be big-endian, which is refused here).
 mod error;
-#[cfg(feature = "tools")]
+#[cfg(feature = "host")]
 pub(crate) mod pack;
 mod read;
 mod types;
-#[cfg(feature = "tools")]
+#[cfg(feature = "host")]
 pub mod write;
 
 pub use error::{Error, Part};
@@ -22,9 +22,6 @@ pub use types::{TensorType, ValueType};
 
 /// The first four bytes of a file.
 const MAGIC: [u8; 4] = *b"GGUF";
-/// The version that is written.
-#[cfg(feature = "tools")]
-const VERSION: u32 = 3;
 /// The alignment of tensor data when the file does not set `general.alignment`.
 const DEFAULT_ALIGNMENT: u64 = 32;
 /// The key that sets the alignment of tensor data.

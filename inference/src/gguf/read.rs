@@ -7,6 +7,7 @@ use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
+#[cfg(feature = "host")]
 use core::fmt;
 
 /// The most metadata entries a file may have. Real models have about 40.
@@ -42,6 +43,7 @@ pub enum Value<'a> {
     Array(Array<'a>),
 }
 
+#[cfg(feature = "host")]
 impl fmt::Display for Value<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

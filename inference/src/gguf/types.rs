@@ -173,6 +173,7 @@ impl TensorType {
 }
 
 /// What `ggml` calls a type that the engine does not support, so that a message can name it (`enum ggml_type`).
+#[cfg(feature = "host")]
 pub(super) fn foreign_name(id: u32) -> &'static str {
     match id {
         4 => "Q4_2",

@@ -10,11 +10,14 @@
 //! assert_eq!(File::parse(&bytes).unwrap().tensor("token_embd.weight").unwrap().elements(), 64);
 //! # Ok::<(), inference::gguf::write::Error>(())
 //! ```
-use super::{DEFAULT_ALIGNMENT, MAGIC, TensorType, VERSION, ValueType, pack};
+use super::{DEFAULT_ALIGNMENT, MAGIC, TensorType, ValueType, pack};
 
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::fmt;
+
+/// The version that is written.
+const VERSION: u32 = 3;
 
 /// A metadata value. Made by `into()` from the Rust type.
 #[derive(Clone, Debug, PartialEq)]

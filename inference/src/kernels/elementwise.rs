@@ -1,6 +1,7 @@
 //! What is done to vectors element by element, and their quantisation.
 use super::exp::exps;
 use super::simd::{BLOCK, Block, ROWS, Simd, array};
+use crate::math::sqrt;
 
 /// One such operation.
 pub(crate) enum Task<'a> {
@@ -28,7 +29,7 @@ pub(super) unsafe fn run<S: Simd>(task: Task<'_>) {
                     squares = S::fma(x, x, squares);
                 }
                 let mean = S::sum(squares) / x.len() as f32;
-                let scale = S::splat(1.0 / libm::sqrtf(mean + epsilon));
+                let scale = S::splat(1.0 / sqrt(mean + epsilon));
                 for part in parts(x.len().min(weights.len())) {
                     let scaled = S::mul(load::<S>(x, part), scale);
                     store::<S>(S::mul(scaled, load::<S>(weights, part)), x, part);

@@ -46,6 +46,7 @@ pub enum SubmitError {
     Memory,
 }
 
+#[cfg(feature = "host")]
 impl fmt::Display for SubmitError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -60,6 +61,7 @@ impl fmt::Display for SubmitError {
     }
 }
 
+#[cfg(feature = "host")]
 impl core::error::Error for SubmitError {}
 
 /// Something that a generation gave.

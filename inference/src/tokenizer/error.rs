@@ -1,6 +1,8 @@
 //! What can be wrong with a model's tokenizer.
+#[cfg(feature = "host")]
 use super::PreTokenizer;
 use alloc::string::String;
+#[cfg(feature = "host")]
 use core::fmt;
 
 /// Why a tokenizer was refused.
@@ -36,6 +38,7 @@ pub enum Error {
     BadMerge(usize),
 }
 
+#[cfg(feature = "host")]
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -75,4 +78,5 @@ impl fmt::Display for Error {
     }
 }
 
+#[cfg(feature = "host")]
 impl core::error::Error for Error {}

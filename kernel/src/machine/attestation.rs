@@ -58,7 +58,7 @@ impl Carrier for GhcbCarrier {
     ) -> Result<GuestRequestStatus, HostFault> {
         self.request.write(0, message)?;
         // An answer that never came must not be the one before.
-        self.reply.write(0, &[0; MESSAGE_BYTES])?;
+        self.reply.clear();
         let (request, answer) = (self.request.gpa(), self.reply.gpa());
         let status = match certificates {
             None => ghcb::with(|ghcb| ghcb.guest_request(request, answer))?,

@@ -2,14 +2,13 @@
 
 use super::instructions::{MSR_GUEST_TSC_FREQ, rdmsr, rdtsc};
 use crate::CPUID;
-use core::cell::RefCell;
-use critical_section::Mutex;
 use kernel::clock::{Frequency, Steady};
+use kernel::lock::Lock;
 use kernel::once::Once;
 use kernel::snp::status::SevStatus;
 
 static FREQUENCY: Once<Frequency> = Once::new();
-static CLOCK: Mutex<RefCell<Steady>> = Mutex::new(RefCell::new(Steady::new()));
+static CLOCK: Lock<Steady> = Lock::new(Steady::new());
 
 /// Finds out how fast the counter runs.
 pub fn start(status: SevStatus) {
@@ -25,5 +24,5 @@ pub fn start(status: SevStatus) {
 pub fn now_ms() -> u64 {
     let Some(frequency) = FREQUENCY.get() else { return 0 };
     let reading = frequency.milliseconds(rdtsc());
-    critical_section::with(|section| CLOCK.borrow(section).borrow_mut().advance(reading))
+    CLOCK.with(|clock| clock.advance(reading))
 }

@@ -4,21 +4,23 @@
 
 use super::terminate::terminate;
 use core::alloc::{GlobalAlloc, Layout};
-use core::cell::{RefCell, UnsafeCell};
+use core::cell::UnsafeCell;
 use core::ops::Range;
 use core::ptr::{self, NonNull};
-use critical_section::Mutex;
 use kernel::fatal::Fatal;
+use kernel::lock::Lock;
 use kernel::memory::heap::Wiping;
-use rlsf::Tlsf;
+use kernel::memory::tlsf::Tlsf;
 use wire::termination::Termination;
 
-const CLASSES: usize = usize::BITS as usize;
 /// The manifest's 64 KiB, decoded, and what decoding leaves behind.
 const FIRST_BYTES: usize = 512 * 1024;
 
 #[global_allocator]
-static HEAP: Wiping<Heap> = Wiping::new(Heap(Mutex::new(RefCell::new(Tlsf::new()))), out_of_memory);
+static HEAP: Wiping<Heap> = Wiping::new(Heap, out_of_memory);
+
+/// Apart from `HEAP`, which is not all zeros and so takes room in the image.
+static LISTS: Lock<Tlsf> = Lock::new(Tlsf::new());
 
 static FIRST: FirstPages = FirstPages(UnsafeCell::new([0; FIRST_BYTES]));
 
@@ -28,36 +30,18 @@ struct FirstPages(UnsafeCell<[u8; FIRST_BYTES]>);
 // SAFETY: nothing but the heap, which is given the pages once, touches them.
 unsafe impl Sync for FirstPages {}
 
-struct Heap(Mutex<RefCell<Tlsf<'static, usize, u16, CLASSES, 16>>>);
-
-impl Heap {
-    /// Adds memory.
-    ///
-    /// # Safety
-    /// The range is mapped, and nobody else uses it.
-    unsafe fn add(&self, start: *mut u8, size: usize) {
-        let Some(start) = NonNull::new(start) else { return };
-        let block = NonNull::slice_from_raw_parts(start, size);
-        // SAFETY: the caller's promise; the memory stays for ever.
-        critical_section::with(|section| unsafe {
-            self.0.borrow(section).borrow_mut().insert_free_block_ptr(block)
-        });
-    }
-}
+struct Heap;
 
 // SAFETY: `Tlsf` hands out disjoint blocks of the given layout, within the memory that it was given.
 unsafe impl GlobalAlloc for Heap {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        critical_section::with(|section| self.0.borrow(section).borrow_mut().allocate(layout))
-            .map_or(ptr::null_mut(), NonNull::as_ptr)
+        LISTS.with(|heap| heap.take(layout)).map_or(ptr::null_mut(), NonNull::as_ptr)
     }
 
-    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+    unsafe fn dealloc(&self, block: *mut u8, _: Layout) {
         if let Some(block) = NonNull::new(block) {
-            // SAFETY: the caller gives back a block of this heap with its layout.
-            critical_section::with(|section| unsafe {
-                self.0.borrow(section).borrow_mut().deallocate(block, layout.align());
-            });
+            // SAFETY: the caller gives back a block of this heap.
+            LISTS.with(|heap| unsafe { heap.give(block) });
         }
     }
 }
@@ -73,7 +57,7 @@ fn out_of_memory(layout: Layout) {
 /// Called once.
 pub unsafe fn start() {
     // SAFETY: the pages are the heap's alone.
-    unsafe { HEAP.inner().add(FIRST.0.get().cast(), FIRST_BYTES) };
+    unsafe { LISTS.with(|heap| heap.add(FIRST.0.get().cast(), FIRST_BYTES)) };
 }
 
 /// Gives the heap more memory.
@@ -82,5 +66,5 @@ pub unsafe fn start() {
 /// The range is validated, mapped, and nobody else uses it.
 pub unsafe fn add(range: &Range<u64>) {
     // SAFETY: the caller's promise.
-    unsafe { HEAP.inner().add(range.start as *mut u8, (range.end - range.start) as usize) };
+    unsafe { LISTS.with(|heap| heap.add(range.start as *mut u8, (range.end - range.start) as usize)) };
 }

@@ -2,15 +2,14 @@
 
 use super::instructions::{rdrand, rdseed};
 use crate::CPUID;
-use core::cell::RefCell;
-use critical_section::Mutex;
 use kernel::entropy::{EntropyFailure, Random, Source};
 use kernel::fatal::{Fatal, OrFatal};
+use kernel::lock::Lock;
 use kernel::snp::cpuid::Feature;
 use rustls::crypto::{GetRandomFailed, SecureRandom};
 use wire::termination::Termination;
 
-static RANDOM: Mutex<RefCell<Option<Random<Processor>>>> = Mutex::new(RefCell::new(None));
+static RANDOM: Lock<Option<Random<Processor>>> = Lock::new(None);
 
 /// RDSEED, or RDRAND where there is no RDSEED; by SP 800-90B both are sources that still need conditioning.
 #[derive(Clone, Copy)]
@@ -40,15 +39,13 @@ pub fn start() -> OrFatal<()> {
         return Err(failed(EntropyFailure));
     };
     let random = Random::start(source).map_err(failed)?;
-    critical_section::with(|section| RANDOM.borrow(section).replace(Some(random)));
+    RANDOM.with(|place| *place = Some(random));
     Ok(())
 }
 
 /// Fills `out`, or fails for good.
 pub fn fill(out: &mut [u8]) -> Result<(), EntropyFailure> {
-    critical_section::with(|section| {
-        RANDOM.borrow(section).borrow_mut().as_mut().ok_or(EntropyFailure)?.fill(out)
-    })
+    RANDOM.with(|random| random.as_mut().ok_or(EntropyFailure)?.fill(out))
 }
 
 /// A number that nobody can guess.

@@ -1,43 +1,12 @@
 //! What the compiler and the libraries expect of a platform.
 
-use super::descriptors::this_cpu;
 use super::ghcb;
 use super::terminate::{last_word, terminate};
 use core::arch::asm;
 use core::panic::PanicInfo;
-use core::sync::atomic::{AtomicUsize, Ordering};
 use kernel::fatal::Fatal;
 use wire::event::Event;
 use wire::termination::Termination;
-
-/// A lock that one CPU at a time holds, as often as it likes. No interrupt ever returns to code that could take it.
-struct OneAtATime;
-
-/// Number of the CPU that is in a critical section, plus 1; 0 if none is.
-static INSIDE: AtomicUsize = AtomicUsize::new(0);
-
-critical_section::set_impl!(OneAtATime);
-
-// SAFETY: of all CPUs, one moves `INSIDE` from 0 to itself, and every other waits until it is 0 again. What the one did
-// before it released is seen by the next, which acquires.
-unsafe impl critical_section::Impl for OneAtATime {
-    unsafe fn acquire() -> bool {
-        let this = this_cpu() + 1;
-        if INSIDE.load(Ordering::Relaxed) == this {
-            return true;
-        }
-        while INSIDE.compare_exchange_weak(0, this, Ordering::Acquire, Ordering::Relaxed).is_err() {
-            core::hint::spin_loop();
-        }
-        false
-    }
-
-    unsafe fn release(was_inside: bool) {
-        if !was_inside {
-            INSIDE.store(0, Ordering::Release);
-        }
-    }
-}
 
 /// A panic is a defect of the guest. Its message could hold text of a request, so it never leaves; line and file do.
 #[panic_handler]

@@ -5,3 +5,5 @@ pub mod accept;
 pub mod heap;
 pub mod layout;
 pub mod tables;
+#[expect(unsafe_code, reason = "a heap keeps its lists in the memory that is free")]
+pub mod tlsf;

@@ -65,7 +65,7 @@ impl Queue {
 
     /// Clears the rings at `offset` of `memory`.
     pub fn new(memory: &mut impl SharedBytes, offset: usize) -> Result<Self, DeviceError> {
-        memory.write(offset, &[0; QUEUE_BYTES])?;
+        memory.write(offset, &vec![0; QUEUE_BYTES])?;
         memory.write(offset + AVAILABLE_OFFSET, &AVAIL_F_NO_INTERRUPT.to_le_bytes())?;
         Ok(Self {
             offset,

@@ -69,9 +69,29 @@ impl<'a> Reader<'a> {
         T::try_from(value).map_err(|_| NotJson)
     }
 
-    /// Reads any number.
+    /// Reads any number to single precision. (`core` reads to the last digit of double precision, with 14 KB of tables.)
     pub(crate) fn float(&mut self) -> Result<f32, NotJson> {
-        let value: f64 = self.number()?.parse().map_err(|_| NotJson)?;
+        let text = self.number()?;
+        let (mantissa, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
+        let mut power: i32 = exponent.parse().map_err(|_| NotJson)?;
+        let (mut digits, mut after_point) = (0u64, false);
+        for byte in mantissa.bytes() {
+            match byte {
+                b'0'..=b'9' if digits < u64::MAX / 16 => {
+                    digits = digits * 10 + u64::from(byte - b'0');
+                    power = power.saturating_sub(after_point.into());
+                }
+                b'0'..=b'9' => power = power.saturating_add((!after_point).into()),
+                _ => after_point |= byte == b'.',
+            }
+        }
+        let scale = (0..power.unsigned_abs().min(400)).fold(1.0, |scale, _| scale * 10.0);
+        let value = match digits {
+            0 => 0.0,
+            _ if power < 0 => digits as f64 / scale,
+            _ => digits as f64 * scale,
+        };
+        let value = if text.starts_with('-') { -value } else { value };
         if value.is_finite() { Ok(value as f32) } else { Err(NotJson) }
     }
 
@@ -293,6 +313,20 @@ mod tests {
             (Ok(ours), Ok(theirs)) => assert_eq!(ours, theirs, "{}", document.escape_ascii()),
             (Err(NotJson), Err(_)) => {}
             (ours, theirs) => panic!("{}: {ours:?} but {theirs:?}", document.escape_ascii()),
+        }
+    }
+
+    #[test]
+    fn numbers_beyond_double_precision_are_small_or_refused() {
+        let float = |text: &str| Reader::new(text.as_bytes()).float();
+        let long = alloc::format!("0.{}5e400", "0".repeat(400));
+        for (text, value) in
+            [("0e400", 0.0), ("1e-400", 0.0), ("-0.5E+00", -0.5), (long.as_str(), 0.5), ("12e-1", 1.2)]
+        {
+            assert_eq!(float(text), Ok(value), "{text}");
+        }
+        for text in ["1e400", "-1e309", "1e99999999999", "1e-99999999999"] {
+            assert_eq!(float(text), Err(NotJson), "{text}");
         }
     }
 
