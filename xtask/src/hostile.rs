@@ -4,19 +4,22 @@ use crate::build;
 use crate::guest::{Guest, Start, development_root, policy};
 use anyhow::{Context, Result};
 use snp_model::hostile::{CANARY, Lie};
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::time::Duration;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 use wire::termination::Termination;
 
 /// Longest wait for anything that a guest does.
 const PATIENCE: Duration = Duration::from_secs(240);
 /// Connections of a flood: several times what the default manifest allows.
 const FLOOD: usize = 64;
+/// Those among them that finish the handshake of TLS before they fall silent, which is when a guest gives them longest:
+/// more than there are places.
+const FLOOD_OF_TLS: usize = 20;
 /// How often a client tries before it gives up, with a pause after each time: a host may cut its connection, and a flood
-/// takes a while to ebb, whatever the guest does.
+/// takes a while to ebb, whatever the guest does. None begins after half of the patience.
 const TRIES: usize = 15;
 /// The same where no answer is promised.
 const FEW_TRIES: usize = 2;
@@ -30,7 +33,8 @@ const TRY_SECONDS: &str = "60";
 pub enum Attack {
     /// It tells a lie.
     Lie(Lie),
-    /// It opens connections that never say anything, or say nonsense, and keeps them.
+    /// Its clients take every place with finished handshakes, and then open more connections that never say anything, or say
+    /// nonsense; all of them stay.
     Flood,
     /// Nothing: the model is only as strict as it always is.
     None,
@@ -84,7 +88,7 @@ impl Promise {
             L::CBitInPage | L::CBitOfHost | L::TooManyLeaves => Self::Ends(T::CBit),
             L::MissingLeaf => Self::Ends(T::CpuidLeaf),
             L::XsaveSize | L::LeafTwice => Self::Ends(T::CpuidPage),
-            L::Revalidated | L::ValidationFails => Self::Ends(T::Validation),
+            L::Revalidated | L::Rescinded | L::ValidationFails => Self::Ends(T::Validation),
             L::ShareRefused | L::WrongAnswer => Self::Ends(T::GhcbProtocol),
             L::ShareForged => Self::Stops("which is Unvalidated"),
             L::NotValid | L::Error | L::Generation | L::CardIndexJump => Self::Ends(T::DeviceDead),
@@ -162,7 +166,7 @@ impl Site<'_> {
         if guest.wait_for("listening on", PATIENCE).is_err() {
             return ended(&mut guest);
         }
-        let flood = if attack == Attack::Flood { flood(&guest.server()) } else { Vec::new() };
+        let flood = if attack == Attack::Flood { Some(Flood::on(&guest.server())?) } else { None };
         let tries = if Promise::under(attack) == Promise::Stays { FEW_TRIES } else { TRIES };
         let served = self.ask(&guest.server(), tries)?;
         drop(flood);
@@ -186,7 +190,11 @@ impl Site<'_> {
         let policy = policy(self.image, Some(&development_root(self.state)))?;
         let chat = self.chat()?;
         let mut last = (0, String::new());
-        for _ in 0..tries {
+        let start = Instant::now();
+        for number in 0..tries {
+            if number > 1 && start.elapsed() > PATIENCE / 2 {
+                break;
+            }
             let output = Command::new(&self.client)
                 .args(["summarize", "--last", "3", "--timeout", TRY_SECONDS, "--server", server, "--policy"])
                 .arg(&policy)
@@ -246,17 +254,50 @@ fn canary(guest: &mut Guest) -> Result<Outcome> {
     })
 }
 
-/// Half of the connections are silent, the other half begin something that is no TLS record.
-fn flood(server: &str) -> Vec<TcpStream> {
-    (0..FLOOD)
-        .filter_map(|number| {
-            let mut stream = TcpStream::connect(server).ok()?;
-            if number % 2 == 1 {
-                let _ = stream.write_all(&[22, 3, 1, 2, 0, 1, 0]);
-            }
-            Some(stream)
-        })
-        .collect()
+/// Connections that stay, until this is dropped.
+struct Flood {
+    sessions: Vec<Child>,
+    /// Half of them are silent, the other half begin something that is no TLS record.
+    _connections: Vec<TcpStream>,
+}
+
+impl Flood {
+    fn on(server: &str) -> Result<Self> {
+        let mut flood = Self { sessions: Vec::new(), _connections: Vec::new() };
+        for _ in 0..FLOOD_OF_TLS {
+            let session = Command::new("openssl")
+                .args(["s_client", "-tls1_3", "-ign_eof", "-connect", server])
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::null())
+                .spawn()
+                .context("cannot start openssl")?;
+            flood.sessions.push(session);
+            let output = flood.sessions.last_mut().and_then(|session| session.stdout.take());
+            // Said after the handshake. It is not said where the guest has no place, which is for the caller to judge.
+            let mut lines = BufReader::new(output.context("openssl has no output")?).lines();
+            lines.find(|line| line.as_ref().is_ok_and(|line| line.contains("Verify return code")));
+        }
+        flood._connections = (0..FLOOD - FLOOD_OF_TLS)
+            .filter_map(|number| {
+                let mut stream = TcpStream::connect(server).ok()?;
+                if number % 2 == 1 {
+                    let _ = stream.write_all(&[22, 3, 1, 2, 0, 1, 0]);
+                }
+                Some(stream)
+            })
+            .collect();
+        Ok(flood)
+    }
+}
+
+impl Drop for Flood {
+    fn drop(&mut self) {
+        for session in &mut self.sessions {
+            let _ = session.kill();
+            let _ = session.wait();
+        }
+    }
 }
 
 /// Every attack there is.

@@ -26,11 +26,11 @@ pub fn vcpus() -> Result<u32> {
 
 /// Writes a manifest to `out` that is the default one but for these values of its tables, and for the weights if others are
 /// given.
-pub fn variant(out: &Path, weights: &Path, values: &[(&str, &str, i64)]) -> Result<()> {
+pub fn variant<V: Clone + Into<Value>>(out: &Path, weights: &Path, values: &[(&str, &str, V)]) -> Result<()> {
     let mut manifest = default()?;
     let weights = weights.to_str().context("the path of the weights is not UTF-8")?;
-    let integers = values.iter().map(|(table, key, value)| (*table, *key, Value::Integer(*value)));
-    for (table, key, value) in integers.chain([("model", "weights", Value::String(weights.into()))]) {
+    let values = values.iter().map(|(table, key, value)| (*table, *key, value.clone().into()));
+    for (table, key, value) in values.chain([("model", "weights", weights.into())]) {
         let table = manifest.get_mut(table).and_then(Value::as_table_mut);
         let known = table.and_then(|table| table.get_mut(key));
         *known.with_context(|| format!("the default manifest has no {key}"))? = value;

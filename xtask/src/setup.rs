@@ -24,6 +24,9 @@ const DEBOOTSTRAP: Tool = Tool { program: "debootstrap", package: "debootstrap",
 const PKG_CONFIG: Tool = Tool { program: "pkg-config", package: "pkg-config", probe: &["--version"] };
 const LIBSSL: Tool = Tool { program: "pkg-config", package: "libssl-dev", probe: &["--exists", "openssl"] };
 
+/// Counts a program's instructions.
+const VALGRIND: Tool = Tool { program: "valgrind", package: "valgrind", probe: &["--version"] };
+
 /// The stores that gateways share.
 const REDIS: Tool = Tool { program: "redis-server", package: "redis-server", probe: &["--version"] };
 /// Debian keeps the servers' programs out of the path, one folder for each version.
@@ -64,6 +67,11 @@ pub fn for_debian_kernel() -> Result<()> {
 /// What the chroot of `cargo xtask audit-in-chroot` needs.
 pub fn for_chroot() -> Result<()> {
     install(&[DEBOOTSTRAP])
+}
+
+/// What counts instructions of the engine on the host.
+pub fn for_counting() -> Result<()> {
+    install(&[VALGRIND])
 }
 
 /// What the tests of the stores of spent tokens need.

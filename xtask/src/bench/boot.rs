@@ -24,11 +24,11 @@ const VCPUS: [u32; 3] = [1, 2, 4];
 const TICKS: u64 = 2;
 
 /// What the guest had cost when it said something, the first and the last time that it did.
-struct Boot(Vec<(u64, Cost)>);
+pub(super) struct Boot(Vec<(u64, Cost)>);
 
 #[derive(Clone, Copy)]
-struct Cost {
-    instructions: u64,
+pub(super) struct Cost {
+    pub instructions: u64,
     exits: u64,
 }
 
@@ -91,10 +91,16 @@ fn stages() -> [(&'static str, Event, Event); 7] {
 }
 
 fn boot(folder: &Path, gib: u32, vcpus: u32) -> Result<Boot> {
-    let (file, rom) = (folder.join("manifest.toml"), folder.join("cloister.rom"));
+    let file = folder.join("manifest.toml");
     let values = [("machine", "memory_mib", i64::from(gib) << 10), ("machine", "vcpus", vcpus.into())];
     manifest::variant(&file, &build::weights(), &values)?;
-    build::image_of(&file, folder)?;
+    counted(folder, &file)
+}
+
+/// Builds the image of a manifest into `folder` and boots it until it listens.
+pub(super) fn counted(folder: &Path, manifest: &Path) -> Result<Boot> {
+    build::image_of(manifest, folder)?;
+    let rom = folder.join("cloister.rom");
     let state = folder.join("state").to_str().context("a path is not UTF-8")?.to_owned();
     let arguments = vec!["--icount".into(), "--json".into(), "--state".into(), state];
     let mut guest = Guest::boot(&Start { image: &rom, weights: &build::weights(), arguments })?;
@@ -123,7 +129,7 @@ impl Boot {
         Self(counts.collect())
     }
 
-    fn last(&self, event: Event) -> Result<Cost> {
+    pub(super) fn last(&self, event: Event) -> Result<Cost> {
         let found = self.0.iter().rev().find(|(said, _)| *said == code(event));
         found.map(|(_, cost)| *cost).with_context(|| format!("the guest did not say {}", event.name()))
     }
@@ -133,7 +139,7 @@ impl Boot {
         found.map(|(_, cost)| *cost).with_context(|| format!("the guest did not say {}", event.name()))
     }
 
-    fn stage(&self, from: Event, to: Event) -> Result<u64> {
+    pub(super) fn stage(&self, from: Event, to: Event) -> Result<u64> {
         Ok(self.last(to)?.instructions - self.last(from)?.instructions)
     }
 

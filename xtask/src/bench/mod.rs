@@ -10,6 +10,7 @@ mod engine;
 mod image;
 mod lines;
 mod log;
+mod overhead;
 mod privacy;
 mod report;
 mod shape;
@@ -86,6 +87,7 @@ pub const SUBJECTS: &[Subject] = &[
     engine::SUBJECT,
     log::SUBJECT,
     privacy::SUBJECT,
+    overhead::SUBJECT,
     shape::SUBJECT,
     tokens::SUBJECT,
 ];

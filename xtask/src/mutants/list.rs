@@ -6,7 +6,7 @@ pub struct Mutant {
     pub name: &'static str,
     /// What is taken out.
     pub about: &'static str,
-    /// The name of the lie that it is to fall to; `flood` or `none` for what is no lie.
+    /// The name of the lie that it is to fall to; `flood` for what is no lie.
     pub attack: &'static str,
     /// File, what it says exactly once, and what it says instead.
     pub changes: &'static [(&'static str, &'static str, &'static str)],
@@ -68,12 +68,15 @@ mutants! {
         "kernel/src/memory/accept.rs":
             "            (0, true) => Self::Unchanged,\n" => "            (0, true) => Self::Done,\n"
     }
+    "a6-rescinds-blindly" "a6-rescinded" "the end of the VM when taking a page's validation back changed nothing" {
+        "kernel/src/machine/ghcb.rs": "if taken_back.code != 0 || taken_back.unchanged {" => "if taken_back.code != 0 {"
+    }
     "a6-validates-again" "a6-remap" "the rule that a page is validated once: the handler validates what is missing" {
         "kernel/src/machine/exceptions.rs":
             "    let vector = frame.vector as u8;\n" =>
             "    let vector = frame.vector as u8;\n    if vector == 29 && frame.error == 0x404 {\n        unsafe { instructions::pvalidate(instructions::cr2() & !0xfff, false, true) };\n        return;\n    }\n"
     }
-    "a7-shares-first" "none" "PVALIDATE before the GHCB page is shared" {
+    "a7-shares-first" "a7-still-private" "PVALIDATE before the GHCB page is shared" {
         "kernel/src/machine/ghcb.rs":
             "    let taken_back = unsafe { instructions::pvalidate(page, false, false) };\n    if taken_back.code != 0 || taken_back.unchanged {\n        return Err(Fatal::new(Termination::Validation, page));\n    }\n" => ""
     }
@@ -109,10 +112,13 @@ mutants! {
     "a13-no-root" "a13-bit-flip" "the comparison of the weights' root" {
         "kernel/src/weights.rs": "root(file, workers) != Some(model.weights_root)" => "root(file, workers).is_none()"
     }
-    "a14-believes" "a14-jumps" "the bound on what one reading moves the clock" {
+    "a14-believes" "a14-jumps" "the bounds on what one reading moves a clock" {
         "kernel/src/clock.rs":
-            "        self.now += reading.saturating_sub(self.last).min(MOST_STEP_MS);\n        self.last = reading;\n        self.now\n" =>
-            "        self.now = reading;\n        self.now\n"
+            "reading.saturating_sub(self.last).min(MOST_STEP_MS)" => "reading.saturating_sub(self.last)"
+        "service/src/clock.rs": "passed.min(LARGEST_STEP_MS)" => "passed"
+    }
+    "a14-stands-still" "a14-stopped" "the time that passes by looking at a clock that stands still" {
+        "service/src/clock.rs": "if self.still == STILL_LOOKS {" => "if self.still == u32::MAX {"
     }
     "a15-no-test" "a15-stuck" "the health test of the noise source" {
         "kernel/src/entropy/health.rs":
@@ -134,13 +140,13 @@ mutants! {
             "    random::start()?;\n" =>
             "    random::start()?;\n    for slot in (0..32).filter_map(kernel::pci::Function::new) {\n        let _ = slot.read(&mut Host, kernel::pci::ID);\n    }\n"
     }
-    "a19-list-in-shared" "a19-scribble" "the rule that no list is kept in shared memory: what is left of it is noted there" {
+    "a19-list-in-shared" "a19-scribble" "the rule that no list is kept in shared memory: the start of what is left is noted there" {
         "kernel/src/machine/shared.rs":
             "        let size = size.checked_next_multiple_of(4096)" =>
-            "        let noted = unsafe { (self.start as *const u64).read_volatile() } as usize;\n        self.size = if noted != 0 { noted } else { self.size };\n        let size = size.checked_next_multiple_of(4096)"
+            "        let noted = unsafe { (self.start as *const u64).read_volatile() };\n        self.start = if noted != 0 { noted } else { self.start };\n        let size = size.checked_next_multiple_of(4096)"
         "kernel/src/machine/shared.rs":
             "        self.size -= size;\n" =>
-            "        self.size -= size;\n        unsafe { (self.start as *mut u64).write_volatile(self.size as u64) };\n"
+            "        self.size -= size;\n        if self.size > 0 {\n            unsafe { (self.start as *mut u64).write_volatile(self.start) };\n        }\n"
     }
     "a20-no-wipe" "a20-search" "the wiping of freed memory, by the heap and by its owners" {
         "kernel/src/memory/heap.rs": "            wipe(block, layout.size());\n" => ""

@@ -28,7 +28,8 @@ impl Machine {
         let outcome = match decoded.instruction {
             Instruction::Pvalidate => {
                 self.counts.add(Kind::Pvalidate);
-                self.pvalidate(vcpu)
+                let validates = vcpu.register(register::RDX) & 1 == 1;
+                self.pvalidate(vcpu).map(|(code, carry)| self.hostile.validated(validates, code, carry))
             }
             Instruction::Rmpadjust => {
                 self.counts.add(Kind::Rmpadjust);
@@ -38,7 +39,6 @@ impl Machine {
         };
         match outcome {
             Ok((code, carry)) => {
-                let (code, carry) = self.hostile.validated(code, carry);
                 vcpu.return_code(code, carry);
                 vcpu.skip(decoded.bytes);
             }

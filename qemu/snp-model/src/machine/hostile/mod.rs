@@ -50,6 +50,9 @@ pub struct Hostile {
     due: bool,
     /// How often something was done, for lies that count.
     count: u64,
+    /// Frames that the guest's card has taken in, and leaps of time.
+    frames: u16,
+    leaps: u64,
     /// What the guest has shared.
     shared: Vec<core::ops::Range<u64>>,
     message: Option<Page>,
@@ -76,6 +79,8 @@ impl Hostile {
             disk_was_asked: false,
             due: false,
             count: 0,
+            frames: 0,
+            leaps: 0,
             shared: Vec::new(),
             message: None,
             watch: watch::Watch::default(),

@@ -33,10 +33,11 @@ impl Hostile {
         }
     }
 
-    /// Return code and carry flag of PVALIDATE.
-    pub fn validated(&self, code: u64, carry: bool) -> (u64, bool) {
+    /// Return code and carry flag of PVALIDATE, by which the guest validates or takes that back.
+    pub fn validated(&self, validates: bool, code: u64, carry: bool) -> (u64, bool) {
         match self.lie {
-            Some(Lie::Revalidated) => (0, true),
+            Some(Lie::Revalidated) if validates => (0, true),
+            Some(Lie::Rescinded) if !validates => (0, true),
             Some(Lie::ValidationFails) => (1, true),
             _ => (code, carry),
         }

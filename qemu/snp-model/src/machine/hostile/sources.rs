@@ -35,7 +35,16 @@ impl Machine {
         let count = self.hostile.count;
         let answer = match self.hostile.lie {
             Some(Lie::TimeStops) if self.hostile.listening => 1 << 40,
-            Some(Lie::TimeJumps) => now.wrapping_add((count / 1000).wrapping_mul(YEARS)),
+            // A frame that came answers one of before the leap, so that the guest takes the years for a round trip. Each leap
+            // is longer than the one before, so whatever is left of it in a smaller counter is another number.
+            Some(Lie::TimeJumps) => {
+                let frames = self.frames_received();
+                if core::mem::replace(&mut self.hostile.frames, frames) != frames || count == 1000 {
+                    self.hostile.leaps += 1;
+                }
+                let leaps = self.hostile.leaps;
+                now.wrapping_add((leaps * leaps).wrapping_mul(YEARS))
+            }
             Some(Lie::TimeBackwards) => (1u64 << 62).wrapping_sub(now),
             // The clock must not make the guest give up its CPUs first, which start before the disk is asked.
             Some(Lie::Silent | Lie::ResetInFlight) if !self.hostile.disk_was_asked => now,

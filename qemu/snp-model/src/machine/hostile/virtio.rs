@@ -267,6 +267,14 @@ impl Machine {
         self.shared_page(gpa).map_or(0, |page| page.read(gpa as usize % PAGE_BYTES))
     }
 
+    /// How many frames the network card has put into the guest's memory, modulo 2^16.
+    pub(super) fn frames_received(&self) -> u16 {
+        let card = self.hostile.bus.devices.iter().find(|device| device.kind == NETWORK);
+        card.map(|card| card.queues[0])
+            .filter(|queue| queue.size > 0)
+            .map_or(0, |queue| self.used_index(queue))
+    }
+
     fn jump(&self, queue: Queue) {
         let gpa = queue.rings[2] + 2;
         if let Some(page) = self.shared_page(gpa) {
