@@ -14,13 +14,17 @@
 //!
 //! `[tokens]` beside it is [`privacy::token::supply`]'s, `[log]` is the policy's.
 
+use crate::policy::ClientPolicy;
+use crate::session::{Session, SessionError, Step};
 use privacy::keys::{Floors, KeyError, Mirror, from_mirrors};
-use privacy::ohttp::{ConfigError, decode_list};
+use privacy::ohttp::{ConfigError, KeyConfig, decode_list};
 use privacy::token::supply::{self, Supply, SupplyError, Taken};
-use privacy::transport::{Mode, Way, WayError};
+use privacy::transport::{Mode, TransportError, Way, WayError};
 use serde::Deserialize;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 use transparency::entry::{Kind, Name};
 use transparency::trust::Trust;
 
@@ -55,6 +59,9 @@ pub enum OpenError {
     /// Tokens.
     #[error("tokens: {0}")]
     Supply(#[from] SupplyError),
+    /// There is a way, and no session on it.
+    #[error(transparent)]
+    Session(#[from] SessionError),
 }
 
 /// The `[way]` section.
@@ -112,18 +119,52 @@ impl Prepared {
         Ok(Some(Self { section, supply, trust }))
     }
 
-    /// The way with the gateway's key as the mirrors prove it now, and a token.
-    pub async fn open(&self) -> Result<(Way, Taken), OpenError> {
-        let WaySection { relay, relay_roots, gateway, key_mirrors, floors: file, requests } = &self.section;
+    /// A session with a guest behind the gateway, and whether its token had to be fetched right before ([`Taken::hurried`]).
+    ///
+    /// Where the gateway says that it has another key by now, the mirrors are asked once more. Only a newer key with its proof
+    /// changes anything, so nobody on the way can hand the client a key by saying so; and the token that went along with the old
+    /// key is not used again.
+    pub async fn session(
+        &self,
+        policy: Arc<ClientPolicy>,
+        patience: Duration,
+        mut progress: impl FnMut(Step),
+    ) -> Result<(Session, bool), OpenError> {
+        let key = self.key().await?;
+        let stale = match self.through(&key, policy.clone(), patience, &mut progress).await {
+            Err(OpenError::Session(stale @ SessionError::Way(TransportError::StaleKey))) => stale,
+            result => return result,
+        };
+        let newer = self.key().await?;
+        if newer == key {
+            return Err(stale.into());
+        }
+        self.through(&newer, policy, patience, progress).await
+    }
+
+    async fn through(
+        &self,
+        key: &KeyConfig,
+        policy: Arc<ClientPolicy>,
+        patience: Duration,
+        progress: impl FnMut(Step),
+    ) -> Result<(Session, bool), OpenError> {
+        let WaySection { relay, relay_roots, requests, .. } = &self.section;
+        let mode = if *requests { Mode::Requests } else { Mode::Duplex };
+        let way = Way::new(relay, relay_roots.as_deref(), key.clone(), mode)?;
+        let Taken { token, hurried } = self.supply.token().await?;
+        Ok((Session::through(&way, &token, policy, patience, progress).await?, hurried))
+    }
+
+    /// The gateway's key as the mirrors prove it now.
+    async fn key(&self) -> Result<KeyConfig, OpenError> {
+        let WaySection { gateway, key_mirrors, floors: file, .. } = &self.section;
         let mut floors = Floors::load(file)?;
         let before = floors.clone();
         let proven = from_mirrors(key_mirrors, Kind::OhttpKey, gateway, &self.trust, &mut floors).await?;
         if floors != before {
             floors.save(file)?;
         }
-        let key = decode_list(&proven.key.key)?.into_iter().next().ok_or(ConfigError::Unsupported)?;
-        let mode = if *requests { Mode::Requests } else { Mode::Duplex };
-        let way = Way::new(relay, relay_roots.as_deref(), key, mode)?;
-        Ok((way, self.supply.token().await?))
+        Ok(decode_list(&proven.key.key)?.into_iter().next().ok_or(ConfigError::Unsupported)?)
     }
 }

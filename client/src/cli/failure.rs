@@ -44,7 +44,7 @@ pub enum Failure {
     NoWay(std::path::PathBuf),
     /// The way to the guest.
     #[error(transparent)]
-    Way(#[from] OpenError),
+    Way(OpenError),
     /// The session.
     #[error(transparent)]
     Session(#[from] SessionError),
@@ -54,6 +54,15 @@ pub enum Failure {
     /// The asynchronous runtime did not start.
     #[error("this device cannot start network operations: {0}")]
     Runtime(io::Error),
+}
+
+impl From<OpenError> for Failure {
+    fn from(error: OpenError) -> Self {
+        match error {
+            OpenError::Session(error) => Self::Session(error),
+            other => Self::Way(other),
+        }
+    }
 }
 
 impl Failure {
@@ -66,7 +75,7 @@ impl Failure {
                 OpenError::Read { .. } | OpenError::Format { .. } | OpenError::Way(_) | OpenError::Config(_),
             ) => 4,
             Self::Way(OpenError::Key(_)) => 6,
-            Self::Way(OpenError::Supply(_)) => 5,
+            Self::Way(OpenError::Supply(_) | OpenError::Session(_)) => 5,
             Self::Session(error) => match error {
                 SessionError::Connect { .. } | SessionError::Handshake { .. } => 5,
                 SessionError::Way(TransportError::Truncated | TransportError::Malformed) => 8,

@@ -153,13 +153,13 @@ async fn connect(server: &Server, progress: &show::Progress) -> Result<Session, 
         return Ok(Session::connect(server, policy, patience, step).await?);
     }
     let prepared = Prepared::load(&server.policy)?.ok_or_else(|| Failure::NoWay(server.policy.clone()))?;
-    let (way, taken) = prepared.open().await?;
-    if taken.hurried {
+    let (session, hurried) = prepared.session(policy, patience, step).await?;
+    if hurried {
         show::note(
             "the token was fetched right before its use; who sees issuer and gateway could join the two by time",
         );
     }
-    Ok(Session::through(&way, &taken.token, policy, patience, step).await?)
+    Ok(session)
 }
 
 async fn summarize(request: SummarizeRequest, server: Server) -> Result<(), Failure> {

@@ -23,7 +23,7 @@ use transparency::verify::{CheckpointRefused, VerifyError as Refusal};
 
 const ORIGIN: &str = "log.example/test";
 
-fn name(text: &str) -> Name {
+pub(crate) fn name(text: &str) -> Name {
     text.parse().expect("a name")
 }
 
@@ -35,26 +35,25 @@ fn keys() -> [SignerKey; 2] {
     [key(ORIGIN, Algorithm::Ed25519), key("witness.example/w", Algorithm::CosignatureEd25519)]
 }
 
-fn now() -> u64 {
+pub(crate) fn now() -> u64 {
     transparency::verify::seconds(SystemTime::now()).expect("a clock")
 }
 
 /// Trusts the test's log for images of at least this minor version.
 fn trust(minor: u32) -> Trust {
+    trust_file(Kind::Image, &SOURCE.manifest.image, "guest", minor).try_into().expect("a trust")
+}
+
+/// Trusts the test's log for this name.
+pub(crate) fn trust_file(kind: Kind, of: &str, role: &str, minor: u32) -> TrustFile {
     let [log, witness] = keys();
-    let accept = Accept {
-        kind: Kind::Image,
-        name: name(&SOURCE.manifest.image),
-        role: name("guest"),
-        minimum_version: Version::new(0, minor, 0),
-        minimum_revocations: 0,
-    };
-    let file = TrustFile {
+    let minimum_version = Version::new(0, minor, 0);
+    let accept = Accept { kind, name: name(of), role: name(role), minimum_version, minimum_revocations: 0 };
+    TrustFile {
         witnesses: vec![Witness { keys: vec![witness.public().clone()] }],
         accept: vec![accept],
         ..TrustFile::new(ORIGIN.into(), vec![log.public().clone()], 1)
-    };
-    file.try_into().expect("a trust")
+    }
 }
 
 /// The entry of the image with this launch digest.
@@ -77,7 +76,7 @@ fn entry(name_of: Name, role: &str, subject: Subject) -> Entry {
 }
 
 /// The proof of an entry in a log of two: a list of revocations, and it.
-fn proof(entry: &Entry, time: u64, revoked: &[Hash]) -> Vec<u8> {
+pub(crate) fn proof(entry: &Entry, time: u64, revoked: &[Hash]) -> Vec<u8> {
     proof_signed(entry, time, revoked, &keys())
 }
 

@@ -3,6 +3,7 @@ mod command_line;
 mod evidence;
 mod guest;
 mod handshake;
+mod keys;
 mod log;
 mod stream;
 mod support;

@@ -35,6 +35,8 @@ enum Outgoing {
 pub struct Tunnel {
     received: mpsc::Receiver<io::Result<Bytes>>,
     current: Bytes,
+    /// Something of the answer came.
+    begun: bool,
     over: bool,
     sender: PollSender<Outgoing>,
 }
@@ -81,7 +83,35 @@ impl Tunnel {
                 Mode::Requests => uplink.requests(&way, start, sealer, session).await,
             }
         });
-        Ok(Self { received, current: Bytes::new(), over: false, sender: PollSender::new(sender) })
+        Ok(Self {
+            received,
+            current: Bytes::new(),
+            begun: false,
+            over: false,
+            sender: PollSender::new(sender),
+        })
+    }
+}
+
+impl Tunnel {
+    /// Takes up the answer's next piece.
+    fn poll_piece(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match ready!(self.received.poll_recv(context)) {
+            Some(Ok(bytes)) => (self.current, self.begun) = (bytes, true),
+            Some(Err(error)) => return Poll::Ready(Err(error)),
+            None => self.over = true,
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Why nothing more is sent. Who refuses a session may do so before all of the request is there, and only the answer says why.
+    fn poll_why(&mut self, context: &mut Context<'_>) -> Poll<io::Error> {
+        if !self.begun && !self.over {
+            if let Err(error) = ready!(self.poll_piece(context)) {
+                return Poll::Ready(error);
+            }
+        }
+        Poll::Ready(io::ErrorKind::BrokenPipe.into())
     }
 }
 
@@ -294,11 +324,7 @@ impl AsyncRead for Tunnel {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         if self.current.is_empty() && !self.over {
-            match ready!(self.received.poll_recv(context)) {
-                Some(Ok(bytes)) => self.current = bytes,
-                Some(Err(error)) => return Poll::Ready(Err(error)),
-                None => self.over = true,
-            }
+            ready!(self.poll_piece(context))?;
         }
         let length = self.current.len().min(buffer.remaining());
         buffer.put_slice(&self.current[..length]);
@@ -313,11 +339,13 @@ impl AsyncWrite for Tunnel {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let gone = |_| io::Error::from(io::ErrorKind::BrokenPipe);
-        ready!(self.sender.poll_reserve(context)).map_err(gone)?;
         let piece = &bytes[..bytes.len().min(PIECE)];
-        self.sender.send_item(Outgoing::Bytes(Bytes::copy_from_slice(piece))).map_err(gone)?;
-        Poll::Ready(Ok(piece.len()))
+        let sent = ready!(self.sender.poll_reserve(context))
+            .and_then(|()| self.sender.send_item(Outgoing::Bytes(Bytes::copy_from_slice(piece))));
+        match sent {
+            Ok(()) => Poll::Ready(Ok(piece.len())),
+            Err(_) => self.poll_why(context).map(Err),
+        }
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {

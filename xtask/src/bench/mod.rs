@@ -86,8 +86,8 @@ pub const SUBJECTS: &[Subject] = &[
     decode::SUBJECT,
     engine::SUBJECT,
     log::SUBJECT,
-    privacy::SUBJECT,
     overhead::SUBJECT,
+    privacy::SUBJECT,
     shape::SUBJECT,
     tokens::SUBJECT,
 ];
