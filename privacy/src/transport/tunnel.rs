@@ -106,10 +106,11 @@ impl Tunnel {
 
     /// Why nothing more is sent. Who refuses a session may do so before all of the request is there, and only the answer says why.
     fn poll_why(&mut self, context: &mut Context<'_>) -> Poll<io::Error> {
-        if !self.begun && !self.over {
-            if let Err(error) = ready!(self.poll_piece(context)) {
-                return Poll::Ready(error);
-            }
+        if !self.begun
+            && !self.over
+            && let Err(error) = ready!(self.poll_piece(context))
+        {
+            return Poll::Ready(error);
         }
         Poll::Ready(io::ErrorKind::BrokenPipe.into())
     }
