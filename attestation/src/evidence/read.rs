@@ -54,7 +54,7 @@ impl CertificateEvidence {
         Ok(Self { report, certificates })
     }
 
-    /// Reads the value of the certificate extension [`ID_PE_CMW`].
+    /// Reads the value of the certificate extension [`ID_PE_CMW`](super::ID_PE_CMW).
     pub fn from_extension(value: &[u8]) -> Result<Self, EvidenceError> {
         if value.len() > MAX_ENCODED {
             return Err(EvidenceError::TooLong);
