@@ -142,7 +142,10 @@ fn b5_evidence_that_is_huge_or_nested_is_refused() {
     let with_evidence = |value: Vec<u8>| {
         verify(&certificate_with(&key, vec![CustomExtension::from_oid_content(ID_PE_CMW, value)]))
     };
-    assert_eq!(with_evidence(vec![0; 33_000]), Err(VerifyError::Evidence(EvidenceError::TooLong)));
+    assert_eq!(
+        with_evidence(vec![0; evidence::MAX_ENCODED + 1]),
+        Err(VerifyError::Evidence(EvidenceError::TooLong))
+    );
     // A million nested arrays are 0x81 bytes; a few thousand fit.
     let nested = [&[0x04, 0x82, 0x40, 0x00][..], &[0x81; 0x4000]].concat();
     assert_eq!(with_evidence(nested), Err(VerifyError::Evidence(EvidenceError::Malformed)));

@@ -2,6 +2,7 @@
 
 use super::error::{CertificateProblem as Problem, Role, VerifyError};
 use crate::{
+    evidence,
     pss::{RSA_PSS_SHA384, RSA_PSS_SHA384_WITH_TRAILER},
     report::SIGNED_LEN,
 };
@@ -22,7 +23,7 @@ use x509_cert::{
 };
 
 /// No certificate of AMD's, nor a TLS certificate with the largest evidence, has more bytes.
-const MAX_BYTES: usize = 40 * 1024;
+const MAX_BYTES: usize = evidence::MAX_ENCODED + 4 * 1024;
 /// `id-pe-cmw` (RFC 9999).
 pub(super) const ID_PE_CMW: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.1.35");
 const BASIC_CONSTRAINTS: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.19");
